@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The rtnetlink source: links, addresses, routes, rules and neighbours of one namespace."""
