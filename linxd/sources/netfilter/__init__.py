@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The netfilter source: nftables tables kept on the kernel's own bytes."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The sysctl source: keys below /proc/sys, kept, explained and given back."""
