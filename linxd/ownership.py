@@ -74,7 +74,7 @@ def decide(
     link of the declared kind (or none declared) or a sysctl, whose differences may simply be set. ``reach``:
     foreign = "remove" covers this object. A mark without a ledger entry stands for ``made``.
     """
-    if claim is None and origin is Origin.MARK:
+    if claim is None and origin is Origin.MARK and seen is not Seen.ABSENT:
         claim = Claim.MADE
         if not declared:
             return Decision(10, Action.DELETE, None, None)

@@ -82,7 +82,9 @@ class Op:
     ``want`` is absent from a delete, ``have`` from a create; a recreate has both and names in ``changes`` the
     immutable attributes that force it. ``needs`` are the objects that must be there first: when one of them
     fails, the op is held and its object is pending. ``after`` is the ledger entry that holds once the kernel
-    has acknowledged, as decided by linxd.ownership; ``None`` is "not ours any more".
+    has acknowledged, as decided by linxd.ownership; ``None`` is "not ours any more". ``given``: what else was
+    observed that decides whether the kernel accepts the op ("dev eth0 up", the gateway's address): an op that
+    failed for good is tried again when the words of its patch or these change.
     """
 
     verb: Verb
@@ -91,6 +93,7 @@ class Op:
     changes: tuple[Change, ...] = ()
     needs: tuple[Key, ...] = ()
     after: Entry | None = None
+    given: tuple[str, ...] = ()
 
     @property
     def subject(self) -> Named:
@@ -193,7 +196,9 @@ class Culprit:
     def words(self) -> str:
         """``ip[1689] in session-3.scope``, or ``process 2 of the container (unconfirmed)``."""
         if not self.confirmed:
-            return f"process {self.pid} of the container (unconfirmed)" if self.comm is None else f"{self.comm}[{self.pid}] (unconfirmed)"
+            if self.comm is None:
+                return f"process {self.pid} of the container (unconfirmed)"
+            return f"{self.comm}[{self.pid}] (unconfirmed)"
         text = f"{self.comm or 'process'}[{self.pid}]"
         return f"{text} in {self.unit}" if self.unit else text
 
@@ -203,8 +208,9 @@ class Report:
     """What one pass found and did.
 
     ``drifted``: the ops that were needed; ``applied``: those that the kernel acknowledged (fewer on failure or
-    while paused). ``total``: objects declared. ``usec``: duration of the pass; ``heal_usec``: from reading the
-    event to the kernel's last acknowledgement, 0 without an event.
+    while paused). ``total``: objects declared. ``complete``: the pass looked at everything; else ``looked`` names
+    what it looked at (left empty: the hinted objects and those it speaks of). ``usec``: duration of the pass;
+    ``heal_usec``: from reading the event to the kernel's last acknowledgement, 0 without an event.
     """
 
     trigger: Trigger
@@ -216,6 +222,7 @@ class Report:
     culprits: Mapping[Key, Culprit] = field(default_factory=dict)
     usec: int = 0
     heal_usec: int = 0
+    looked: frozenset[Key] = frozenset()
 
     @property
     def converged(self) -> bool:

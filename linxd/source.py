@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: MIT
 """The contract between a loop and the adapter of one kernel subsystem: observe, diff, reconcile, subscribe.
 
-Public and stable: a caller can write a source of their own in a few lines. It knows neither the loop that
-drives a source nor any particular subsystem.
+Public and stable: a caller can write a source of their own in a few lines (`linxd.objects` has most of it). It
+knows neither the loop that drives a source nor any particular subsystem.
 """
 
 from __future__ import annotations
 
 import abc
+import errno
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from linxd.patch import Condition, Culprit, Entry, Key, Op, Patch, Report, Trigger
+from linxd.patch import Claim, Condition, Culprit, Entry, Key, Op, Patch, Report, Trigger
 
 D = TypeVar("D")
 """A source's desired state: immutable."""
@@ -32,40 +33,135 @@ class Blocked(Exception):
     """The pass can't run at all (observation failed, a ruleset does not load). Its text is for people."""
 
 
+class LedgerError(OSError):
+    """The ledger can't be written (its directory is full or read-only), so neither may the kernel be.
+
+    A source lets it through: the pass is blocked, and tried again later.
+    """
+
+
+_TRANSIENT = frozenset(
+    {
+        # The same request may simply work the next time.
+        errno.EAGAIN,
+        errno.EINTR,
+        errno.EBUSY,  # dumped or torn down meanwhile; an ifindex in use for a moment
+        errno.ETIMEDOUT,
+        errno.ERESTART,  # nfnetlink: another generation; the kernel's own number reaches us
+        errno.ESTALE,
+        # Something ran out, and comes back.
+        errno.ENOMEM,
+        errno.ENOBUFS,  # also: neighbour table overflow
+        errno.ENOSPC,
+        errno.EMFILE,
+        errno.ENFILE,
+        # It hangs on another object's state, which changes without a word to us.
+        errno.ENETDOWN,  # the link is down
+        errno.ENETUNREACH,  # no way to the gateway yet
+        errno.EHOSTUNREACH,
+        errno.EADDRNOTAVAIL,  # the source address is not there, or still tentative
+        errno.ENONET,
+        # The world moved between our look and our write: look again.
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.ENOENT,
+        errno.ESRCH,
+        errno.EEXIST,
+    }
+)
+
+
+def transient(number: int) -> bool:
+    """Whether an op refused with this errno is worth another try though nothing we know of has changed.
+
+    The others (EINVAL, EOPNOTSUPP, ERANGE, EPERM, EAFNOSUPPORT, ENAMETOOLONG …) say that the request itself won't
+    do: it is held until what is declared or observed changes. Where the kernel uses one errno for both, the
+    source says which it is, in `Condition.transient`.
+    """
+    return number in _TRANSIENT
+
+
 @dataclass(frozen=True, slots=True)
 class Hint:
     """A kernel event that says "look now, here".
 
     ``key`` None means "something, look at everything" (a lost event, say). ``seen`` is the source's own form of
     what the event carried, None when the object went. ``at``: CLOCK_MONOTONIC seconds at which it was read.
+    ``broken``: the subscription ended by itself; the loop closes it, subscribes again and looks at everything.
     """
 
     key: Key | None
     seen: object = None
     culprit: Culprit | None = None
     at: float = 0.0
+    broken: bool = False
+
+
+class Doubt(NamedTuple):
+    """A write of which the ledger does not know whether the kernel did it: the entry that held before, and the
+    one that holds if it did (None: gone)."""
+
+    before: Entry | None
+    after: Entry | None
 
 
 class Owned(Protocol):
-    """The ledger as a source sees it. Every change is durable when the call returns."""
+    """The ledger as a source sees it. Every change is durable when the call returns.
+
+    An ``original`` value, once there, stays the one found first for as long as the entry lives, whatever is
+    intended or put later.
+    """
 
     def get(self, key: Key) -> Entry | None:
-        """The entry of one object."""
+        """The entry of one object. While a write is in flight, or in doubt after a crash, it is not ``sure``: the
+        intended entry then, or the one that held before if the intention is to be gone."""
 
     def of(self, kind: str) -> Mapping[Key, Entry]:
-        """All entries of one kind; a snapshot that stays as it is."""
+        """All entries of one kind, as `get` gives them; a snapshot that stays as it is."""
+
+    def in_doubt(self) -> Mapping[Key, Doubt]:
+        """The writes in flight, or left so by a crash; a snapshot. `settle_unsure` deals with them."""
 
     def intend(self, entries: Iterable[tuple[Key, Entry | None]]) -> None:
-        """Write ahead what will hold once the kernel has done what is about to be asked (None: gone)."""
+        """Write ahead what will hold once the kernel has done what is about to be asked (None: gone).
+
+        Raises LedgerError, and then nothing has changed: nothing may be written to the kernel.
+        """
 
     def settle(self, keys: Iterable[Key]) -> None:
-        """The kernel did it: the intended entries hold."""
+        """The kernel did it: the intended entries hold. Never fails; keys without an intention count for nothing."""
 
     def revert(self, keys: Iterable[Key]) -> None:
-        """The kernel refused: what held before the intention holds."""
+        """The kernel refused: what held before the intention holds. Never fails, as `settle`."""
 
     def put(self, entries: Iterable[tuple[Key, Entry | None]]) -> None:
-        """Change entries for which nothing is written to the kernel."""
+        """Change entries for which nothing is written to the kernel. Raises LedgerError, as `intend`."""
+
+
+def settle_unsure(owned: Owned, borne_out: Callable[[Key, Entry], bool | None]) -> tuple[Key, ...]:
+    """Decide what became of the writes that a crash, or a pass that was cut short, left in doubt.
+
+    To be called with a complete observation at the start of a pass that looks at everything; a pass that runs
+    nested in another's checkpoint must not. ``borne_out`` looks at the kernel's object: True when it bears our
+    mark, or when the entry's facts (a link's ifindex) fit; False when it is there without; None when it is absent.
+
+    - A ``made`` or ``taken`` entry counts only if borne out; else what held before counts.
+    - A ``found`` entry always counts: it claims nothing, and its original value must not be lost.
+    - A deletion (or a value given back) is undone if the object is still borne out; else it is forgotten.
+
+    Returns the keys for which what held before counts.
+    """
+    hold: list[Key] = []
+    fall: list[Key] = []
+    for key, (before, after) in owned.in_doubt().items():
+        if after is None:
+            happened = before is None or not borne_out(key, before)
+        else:
+            happened = after.claim is Claim.FOUND or bool(borne_out(key, after))
+        (hold if happened else fall).append(key)
+    owned.settle(hold)
+    owned.revert(fall)
+    return tuple(fall)
 
 
 async def _no_checkpoint() -> None:
@@ -77,9 +173,10 @@ class Pass(Generic[D]):
     """One run of a source: what it is to reach, with what it owns, and why it runs.
 
     ``hints`` empty means "look at everything". ``checkpoint`` must be awaited between slices of work of at most
-    10 ms or so: it keeps the process responsive, counts as progress for the watchdog, and may run a short
-    hinted pass of the same source before it returns. ``admit`` is asked before each op is tried: None is "go
-    ahead", a condition is "leave it, the object stays as this says" (backoff, a fight).
+    10 ms or so, with no write in flight: it keeps the process responsive, counts as progress for the watchdog,
+    and may run a short hinted pass of the same source before it returns, if that is `interruptible`. ``admit`` is
+    asked before each op is tried: None is "go ahead", a condition is "leave it, the object stays as this says"
+    (backoff, a fight, a pause that began meanwhile).
     """
 
     desired: D
@@ -89,7 +186,12 @@ class Pass(Generic[D]):
     admit: Callable[[Op], Condition | None] = field(default=lambda op: None)
     checkpoint: Callable[[], Awaitable[None]] = field(default=_no_checkpoint)
     write: bool = True
-    """False while paused: observe, diff and report only."""
+    """False while paused: observe, diff and report only. May become False while the pass runs."""
+
+    @property
+    def full(self) -> bool:
+        """Whether it is to look at everything: no hint, or one that names no object."""
+        return not self.hints or any(hint.key is None for hint in self.hints)
 
 
 class Subscription(Protocol):
@@ -106,6 +208,9 @@ class Source(abc.ABC, Generic[D, O]):
     """``rtnl``, ``netfilter``, ``sysctl``, or the caller's own."""
     watch: ClassVar[str] = "timer"
     """``event``, ``event+poll``, ``poll`` or ``timer``: how drift is noticed between two resyncs."""
+    interruptible: ClassVar[bool] = False
+    """Whether a hinted pass may run while another awaits its checkpoint, so that healing one object need not wait
+    for a look at 100,000."""
 
     @abc.abstractmethod
     async def observe(self, work: Pass[D]) -> O:
@@ -120,5 +225,8 @@ class Source(abc.ABC, Generic[D, O]):
         """The whole pass. Raises `Gone` or `Blocked`; what fails per object stands in the report."""
 
     def subscribe(self, notify: Callable[[Hint], None]) -> Subscription:
-        """Have ``notify`` called in the running event loop for each hint. Raises `Unsupported`, or OSError."""
+        """Have ``notify`` called in the running event loop for each hint.
+
+        Raises `Unsupported` (then the timer alone drives the loop), `Gone`, or OSError (then it is tried again).
+        """
         raise Unsupported(self.name)
