@@ -86,7 +86,7 @@ class Hint:
     """A kernel event that says "look now, here".
 
     ``key`` None means "something, look at everything" (a lost event, say). ``seen`` is the source's own form of
-    what the event carried, None when the object went. ``at``: CLOCK_MONOTONIC seconds at which it was read.
+    what the event carried (that the object went, too), None when only a look can tell. ``at``: CLOCK_MONOTONIC seconds at which it was read.
     ``broken``: the subscription ended by itself; the loop closes it, subscribes again and looks at everything.
     """
 

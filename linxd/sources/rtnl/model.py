@@ -110,8 +110,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A declared address. ``peer`` is "A/LEN" of the other end, ``prefixlen`` then the length given with the
-    address itself in the file; ``flags`` are bits of `ADDRESS_FLAGS`; ``label`` None is the link's name."""
+    """A declared address. ``peer`` is the other end's bare address, and ``prefixlen`` then the peer's (as the kernel
+    has it); ``flags`` are bits of `ADDRESS_FLAGS`; ``label`` None is the link's name."""
 
     link: str
     family: int
@@ -191,7 +191,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A declared policy rule. ``priority`` None: chosen once and kept in the ledger.
+    """A declared policy rule. ``priority`` None: ``chosen`` once by the source, and kept in the ledger.
 
     ``action`` is FR_ACT_* (1 to_table, 2 goto, 3 nop, 6 blackhole, 7 unreachable, 8 prohibit). ``fwmark`` is
     (mark, mask); ``uidrange``, ``sport``, ``dport`` are (first, last), inclusive.
@@ -219,6 +219,7 @@ class Rule:
     realms: int | None = None
     suppress_prefixlength: int | None = None
     suppress_ifgroup: int | None = None
+    chosen: int | None = field(default=None, compare=False)
     take: bool | None = None
     where: Where | None = _where()
 
@@ -260,7 +261,8 @@ class Rule:
         return ("rule", self.family, -1 if self.priority is None else self.priority, self.selectors())
 
     def words(self) -> str:
-        return self.selectors() + ("" if self.priority is None else f" priority {self.priority}")
+        priority = self.chosen if self.priority is None else self.priority
+        return self.selectors() + ("" if priority is None else f" priority {priority}")
 
 
 @dataclass(frozen=True, slots=True)

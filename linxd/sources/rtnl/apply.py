@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: MIT
+"""Carrying ops out: the ledger first, then the kernel, many requests to a datagram, one answer each.
+
+One refused op holds up only what stands on it. Knows kinds by their contract alone, links excepted: these are
+made and set right one by one, because each one's index and present form decide what follows.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from linxd.netlink import rt, wire
+from linxd.netlink.socket import NetlinkError, Requests
+from linxd.patch import Condition, Key, Op, State, Verb
+from linxd.source import Owned, Pass, transient
+from linxd.sources.rtnl import links
+from linxd.sources.rtnl.diff import View
+from linxd.sources.rtnl.kind import ABSENT_ALREADY, IFF_UP, Have, Kind, Message
+from linxd.sources.rtnl.model import Desired, Link, Route
+from linxd.sources.rtnl.reader import Reader
+
+SLICE = 400
+"""Messages between two breaths: some 4 ms on an ordinary machine."""
+INDEX_TRIES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an op: done (``condition`` None), or why not."""
+
+    op: Op
+    condition: Condition | None = None
+
+
+class Applier:
+    """Writes patches to one namespace."""
+
+    def __init__(self, requests: Requests, reader: Reader, kinds: Mapping[str, Kind]) -> None:
+        self._requests = requests
+        self._reader = reader
+        self._kinds = kinds
+
+    async def apply(self, ops: Sequence[Op], view: View, work: Pass[Desired]) -> list[Outcome]:
+        """Carry ``ops`` out in their order. Raises LedgerError before anything is written."""
+        outcomes: list[Outcome] = []
+        failed: set[Key] = set()
+        position = 0
+        while position < len(ops):
+            op = ops[position]
+            if isinstance(op.subject, Link) or op.key[0] == "link":
+                outcome = self._held(op, failed) or self._link(op, view, work.owned)
+                if outcome.condition is not None:
+                    failed.add(op.key)
+                outcomes.append(outcome)
+                position += 1
+                if position % 20 == 0:
+                    await work.checkpoint()
+                continue
+            end = position
+            while end < len(ops) and ops[end].key[0] != "link" and end - position < SLICE:
+                end += 1
+            ready: list[Op] = []
+            for op in ops[position:end]:
+                held = self._held(op, failed)
+                if held is not None:
+                    outcomes.append(held)
+                else:
+                    ready.append(op)
+            outcomes += self._batch(ready, view, work.owned)
+            position = end
+            if position < len(ops):
+                await work.checkpoint()
+        return outcomes
+
+    def _held(self, op: Op, failed: set[Key]) -> Outcome | None:
+        for needed in op.needs:
+            if needed in failed:
+                text = f"needs {needed[0]} {needed[1]}, which could not be made"
+                return Outcome(op, Condition(op.key, op.name, State.PENDING, text, needs=(needed,)))
+        return None
+
+    # -- everything but links -------------------------------------------------------------------------------
+
+    def _batch(self, ops: Sequence[Op], view: View, owned: Owned) -> list[Outcome]:
+        messages: list[Message] = []
+        spans: list[tuple[Op, int, int]] = []
+        for op in ops:
+            start = len(messages)
+            messages += self._kinds[str(op.key[0])].messages(op, view)
+            spans.append((op, start, len(messages)))
+        ahead = [op for op in ops if owned.get(op.key) != op.after]
+        if ahead:
+            owned.intend((op.key, op.after) for op in ahead)
+        answers = self._requests.batch(messages)
+        outcomes: list[Outcome] = []
+        done: list[Key] = []
+        refused: list[Key] = []
+        for op, start, end in spans:
+            error = _first_error(op, messages[start:end], answers[start:end])
+            if error is None:
+                done.append(op.key)
+                outcomes.append(Outcome(op))
+            else:
+                refused.append(op.key)
+                outcomes.append(Outcome(op, refusal(op, error)))
+        if ahead:
+            keys = {op.key for op in ahead}
+            owned.settle(key for key in done if key in keys)
+            owned.revert(key for key in refused if key in keys)
+        return outcomes
+
+    # -- links ----------------------------------------------------------------------------------------------
+
+    def _link(self, op: Op, view: View, owned: Owned) -> Outcome:
+        kind = self._kinds["link"]
+        if op.verb in (Verb.CREATE, Verb.RECREATE):
+            return self._make(op, view, owned)
+        ahead = owned.get(op.key) != op.after
+        if ahead:
+            owned.intend([(op.key, op.after)])
+        errors = [error for error in map(self._send, kind.messages(op, view)) if error is not None]
+        if op.verb is Verb.DELETE:
+            errors = [error for error in errors if error.errno not in ABSENT_ALREADY]
+            if not errors:
+                assert isinstance(op.have, Have)
+                view.links.drop(op.have.msg.ifindex)
+        else:
+            errors = self._rename_down(op, errors, view)
+            self._refresh(op, view)
+        if ahead:
+            (owned.revert if errors and op.verb is Verb.DELETE else owned.settle)([op.key])
+        return Outcome(op, refusal(op, errors[0]) if errors else None)
+
+    def _make(self, op: Op, view: View, owned: Owned) -> Outcome:
+        """Create under an index of our choice, written ahead; then set what a link takes only once it is there."""
+        assert op.after is not None
+        assert isinstance(op.want, Link)
+        if op.verb is Verb.RECREATE and isinstance(op.have, Have):
+            error = self._send((wire.RTM_DELLINK, 0, rt.encode_link(ifindex=op.have.msg.ifindex)))
+            if error is not None and error.errno not in ABSENT_ALREADY:
+                return Outcome(op, refusal(op, error))
+            view.links.drop(op.have.msg.ifindex)
+        before = owned.get(op.key)
+        ifindex = int(before.facts.get("ifindex", 0)) if before is not None else 0
+        if not ifindex or ifindex in view.links.by_index:
+            ifindex = view.links.free_index()
+        create = replace(op, verb=Verb.CREATE, have=None)
+        error = None
+        for attempt in range(INDEX_TRIES):
+            after = replace(op.after, facts={**op.after.facts, "ifindex": ifindex + attempt})
+            if owned.get(op.key) != after:
+                owned.intend([(op.key, after)])
+            create = replace(create, after=after)
+            error = self._send(self._kinds["link"].messages(create, view)[0])
+            # EBUSY: some link, perhaps in creation, has that index (net/core/dev.c dev_index_reserve).
+            if error is None or error.errno != errno.EBUSY:
+                break
+            owned.revert([op.key])
+        if error is not None:
+            owned.revert([op.key])
+            return Outcome(op, refusal(op, error))
+        owned.settle([op.key])
+        made = replace(op, after=create.after)
+        msg = self._refresh(made, view)
+        if op.want.peer is not None and not op.want.peer.scope:
+            peer = self._reader.link(name=op.want.peer.name)
+            if peer is not None:
+                view.links.put(peer)
+        if msg is None:
+            return Outcome(made)
+        seen = links.have(msg, view.links)
+        kind = self._kinds["link"]
+        changes = kind.changes(op.want, seen, create.after, view)
+        changes = tuple(c for c in kind.waits(op.want, changes, view).possible if not kind.recreates(op.want, [c]))
+        update = Op(Verb.UPDATE, op.want, seen, changes, after=create.after)
+        errors = [error for error in map(self._send, kind.messages(update, view)) if error is not None]
+        self._refresh(made, view)
+        return Outcome(made, refusal(update, errors[0]) if errors else None)
+
+    def _rename_down(self, op: Op, errors: list[NetlinkError], view: View) -> list[NetlinkError]:
+        """Kernels before 6.2 rename only links that are down."""
+        renamed = any(change.attribute == "name" for change in op.changes)
+        if not renamed or not any(error.errno == errno.EBUSY for error in errors):
+            return errors
+        assert isinstance(op.want, Link)
+        assert isinstance(op.have, Have)
+        index = op.have.msg.ifindex
+        steps = [
+            rt.encode_link(ifindex=index, change=IFF_UP, flags=0),
+            rt.encode_link(ifindex=index, name=op.want.name),
+            rt.encode_link(ifindex=index, change=IFF_UP, flags=op.have.msg.flags & IFF_UP),
+        ]
+        again = [self._send((wire.RTM_NEWLINK, 0, payload)) for payload in steps]
+        return [error for error in errors if error.errno != errno.EBUSY] + [e for e in again if e is not None]
+
+    def _refresh(self, op: Op, view: View) -> rt.LinkMsg | None:
+        entry = op.after
+        index = int(entry.facts["ifindex"]) if entry is not None and "ifindex" in entry.facts else view.links.index(str(op.key[1]))
+        msg = self._reader.link(ifindex=index) if index else None
+        if msg is not None:
+            view.links.put(msg)
+        return msg
+
+    def _send(self, message: Message) -> NetlinkError | None:
+        try:
+            self._requests.request(*message)
+        except NetlinkError as error:
+            return error
+        return None
+
+
+def _first_error(
+    op: Op, messages: Sequence[Message], answers: Sequence[NetlinkError | None]
+) -> NetlinkError | None:
+    deletes = (wire.RTM_DELADDR, wire.RTM_DELROUTE, wire.RTM_DELRULE, wire.RTM_DELNEIGH)
+    for (kind, _flags, _payload), error in zip(messages, answers, strict=True):
+        if error is not None and not (kind in deletes and error.errno in ABSENT_ALREADY):
+            return error
+    return None
+
+
+def refusal(op: Op, error: NetlinkError) -> Condition:
+    """The condition of an object whose op the kernel refused, in words that say what would help."""
+    words = error.text or os.strerror(error.errno)
+    state = State.FAILED
+    text = f"{op.verb}: {words}"
+    want = op.want
+    if isinstance(want, Route) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+        via = want.via or ", ".join(hop.via for hop in want.nexthops if hop.via)
+        state, text = State.PENDING, f"needs a way to its gateway {via} ({words})"
+    elif error.errno == errno.ENETDOWN:
+        state, text = State.PENDING, f"needs its link up ({words})"
+    elif error.errno == errno.ENODEV and op.verb is not Verb.DELETE:
+        state, text = State.PENDING, f"needs its link, which went away ({words})"
+    return Condition(op.key, op.name, state, text, error.errno, transient=transient(error.errno))

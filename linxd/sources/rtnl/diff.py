@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""The pure diff: observed, declared and owned objects of one kind in, ops and conditions out.
+
+The same function serves every kind and both the whole look and the look at one object: what it is given is all
+it speaks of. It does no I/O and keeps nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from linxd.ownership import Action, Decision, Origin, Seen, decide
+from linxd.patch import Change, Claim, Condition, Entry, Key, Op, State, Verb
+from linxd.sources.rtnl.kind import Have, Kind
+from linxd.sources.rtnl.model import Link
+from linxd.sources.rtnl.table import LinkTable
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a scope wants foreign objects dealt with. ``complete``: everything was observed, so that what is not
+    declared may be judged as foreign at all."""
+
+    take: bool = False
+    foreign_remove: bool = False
+    complete: bool = True
+
+
+@dataclass(slots=True)
+class View:
+    """`linxd.sources.rtnl.kind.Context`, as a plain record."""
+
+    links: LinkTable
+    declared: Mapping[str, Link] = field(default_factory=dict)
+    host: LinkTable | None = None
+    host_fd: int | None = None
+    host_nsid: int | None = None
+    hold: str = ""
+
+    def coming(self, name: str) -> bool:
+        link = self.declared.get(name)
+        return link is not None and link.kind is not None and self.links.index(name) is None
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a diff found, in no order yet."""
+
+    ops: list[Op] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
+    adopt: list[tuple[Key, Entry | None]] = field(default_factory=list)
+    equal: list[Key] = field(default_factory=list)
+    """Declared objects that the kernel has just as declared: proof that it can."""
+
+
+def diff_kind(
+    kind: Kind,
+    want: Mapping[Key, Any],
+    have: Mapping[Key, Have[Any]],
+    claims: Mapping[Key, Entry],
+    view: View,
+    policy: Policy,
+    plan: Plan,
+) -> None:
+    """Add to ``plan`` what the objects of one kind need.
+
+    ``want`` and ``claims`` must be limited to the objects that were looked at: one of them that ``have`` lacks
+    is taken to be absent from the kernel.
+    """
+    for key, spec in want.items():
+        entry = claims.get(key)
+        seen = have.get(key)
+        if seen is None:
+            _absent(kind, spec, entry, view, plan)
+        else:
+            _present(kind, spec, seen, entry, view, policy, plan)
+    for key, entry in claims.items():
+        if key in want:
+            continue
+        seen = have.get(key)
+        if seen is None:
+            plan.adopt.append((key, None))
+            continue
+        claim = entry.claim if kind.valid(entry, seen) else None
+        decision = decide(
+            seen=Seen.DIFFERENT, origin=kind.origin(seen), claim=claim, declared=False,
+            reach=policy.foreign_remove and policy.complete and kind.reached(seen, view),
+        )  # fmt: skip
+        if decision.action is Action.DELETE:
+            plan.ops.append(Op(Verb.DELETE, None, seen))
+        else:
+            plan.adopt.append((key, None))
+    for key, seen in have.items():
+        if key in want or key in claims:
+            continue
+        reach = policy.foreign_remove and policy.complete and kind.reached(seen, view)
+        decision = decide(seen=Seen.DIFFERENT, origin=kind.origin(seen), claim=None, declared=False, reach=reach)
+        if decision.action is Action.DELETE:
+            plan.ops.append(Op(Verb.DELETE, None, seen))
+
+
+def _needs(kind: Kind, spec: Any, view: View) -> tuple[tuple[Key, ...], str]:
+    """What has to come first within this patch, and the first thing that will not come with it."""
+    coming: list[Key] = []
+    for needed in kind.needs(spec):
+        name = str(needed[1])
+        if view.coming(name):
+            coming.append(needed)
+        elif view.links.index(name) is None:
+            return (needed,), f"needs link {name}, which is not there"
+    return tuple(coming), ""
+
+
+def _absent(kind: Kind, spec: Any, entry: Entry | None, view: View, plan: Plan) -> None:
+    decision = decide(
+        seen=Seen.ABSENT, origin=Origin.HAND, claim=None if entry is None else entry.claim, declared=True
+    )
+    needs, missing = _needs(kind, spec, view)
+    name = f"{kind.name} {spec.words()}"
+    if missing:
+        plan.conditions.append(Condition(spec.key, name, State.PENDING, missing, needs=needs))
+        return
+    waits = kind.creatable(spec, view)
+    if waits is not None:
+        if waits:
+            plan.conditions.append(Condition(spec.key, name, State.PENDING, waits))
+        return
+    after = _entry(decision, entry, {}, kind.facts(spec, None))
+    plan.ops.append(Op(Verb.CREATE, spec, None, needs=needs, after=after))
+
+
+def _present(
+    kind: Kind, spec: Any, seen: Have[Any], entry: Entry | None, view: View, policy: Policy, plan: Plan
+) -> None:
+    key = spec.key
+    if entry is not None and not kind.valid(entry, seen):
+        entry = None
+    take = policy.take if spec.take is None else spec.take
+    changes = kind.changes(spec, seen, entry, view)
+    name = f"{kind.name} {spec.words()}"
+    if changes:
+        waits = kind.waits(spec, changes, view)
+        if waits.text:
+            plan.conditions.append(Condition(key, name, State.PENDING, waits.text, needs=waits.needs))
+            if not waits.possible:
+                return
+            changes = waits.possible
+    needs, missing = _needs(kind, spec, view)
+    if entry is not None and entry.settled and not changes:
+        noted = [f"{attribute}: asked {entry.asked[attribute]}, kernel has {entry.settled[attribute]}"
+                 for attribute in entry.settled if attribute in entry.asked]  # fmt: skip
+        plan.conditions.append(Condition(key, name, State.NOTED, "; ".join(noted)))
+    origin = kind.origin(seen)
+    decision = decide(
+        seen=Seen.DIFFERENT if changes else Seen.EQUAL,
+        origin=origin,
+        claim=None if entry is None else entry.claim,
+        declared=True,
+        take=take,
+        adoptable=bool(changes) and kind.adoptable(spec, seen, changes),
+    )
+    if not changes:
+        plan.equal.append(key)
+    if decision.state is State.CONFLICT:
+        text = f"{'; '.join(_differs(change) for change in changes)} (owner: {kind.owner(seen)})"
+        plan.conditions.append(Condition(key, name, State.CONFLICT, text))
+        return
+    after = _entry(decision, entry, kind.original(spec, seen, changes), kind.facts(spec, seen))
+    if decision.action is Action.NOTHING:
+        if after != entry:
+            plan.adopt.append((key, after))
+        return
+    if missing:
+        plan.conditions.append(Condition(key, name, State.PENDING, missing, needs=needs))
+        return
+    recreate = decision.action is not Action.SET and kind.recreates(spec, changes)
+    verb = Verb.RECREATE if recreate else Verb.UPDATE
+    plan.ops.append(Op(verb, spec, seen, changes, needs, after))
+
+
+def _differs(change: Change) -> str:
+    return f"{change.attribute} is '{change.have or 'none'}', want '{change.want or 'none'}'"
+
+
+def _entry(
+    decision: Decision, entry: Entry | None, original: Mapping[str, str], facts: Mapping[str, int | str]
+) -> Entry | None:
+    """The ledger entry once the decision is carried out: an original once kept stays, whatever comes later."""
+    if decision.claim is None:
+        return None
+    if entry is None:
+        return Entry(decision.claim, original if decision.claim is Claim.FOUND else {}, facts=facts)
+    facts = {**entry.facts, **facts}
+    if entry.claim is decision.claim and entry.facts == facts:
+        return entry
+    return replace(entry, claim=decision.claim, facts=facts)
+
+
+def settle(changes: Sequence[Change], entry: Entry) -> Entry:
+    """The entry of an object whose attributes the kernel keeps in another form than was just asked for."""
+    settled = dict(entry.settled)
+    asked = dict(entry.asked)
+    for change in changes:
+        if change.have is not None and change.want is not None:
+            settled[change.attribute] = change.have
+            asked[change.attribute] = change.want
+    return replace(entry, settled=settled, asked=asked)

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT
+"""Events of the namespace, turned into hints: which object, what it is now, and whose write it was.
+
+Everything queued is read before the first hint counts, so that what a hint carries is the kernel's latest word
+on its object. It decides nothing: foreign objects are let through only where the policy asks for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from linxd.netlink import rt, wire
+from linxd.netlink.errors import Overrun
+from linxd.netlink.rt import LinkMsg
+from linxd.netlink.socket import Events, Requests
+from linxd.netlink.wire import Message, WireError
+from linxd.patch import Culprit, Key
+from linxd.source import Hint, Owned
+from linxd.sources.rtnl import addresses, neighbours, routes, rules
+from linxd.sources.rtnl.kind import GONE
+from linxd.sources.rtnl.look import Index
+from linxd.sources.rtnl.table import LinkTable
+
+GROUPS = (
+    wire.RTNLGRP_LINK,
+    wire.RTNLGRP_NEIGH,
+    wire.RTNLGRP_IPV4_IFADDR,
+    wire.RTNLGRP_IPV6_IFADDR,
+    wire.RTNLGRP_IPV4_ROUTE,
+    wire.RTNLGRP_IPV6_ROUTE,
+    wire.RTNLGRP_IPV4_RULE,
+    wire.RTNLGRP_IPV6_RULE,
+)
+SOMETHING: tuple[Key | None, object] = (None, None)
+MOST = 4096
+"""Messages read in one turn of the event loop; the rest waits for the next one."""
+
+
+class Watched(Protocol):
+    """What the reader must know of its source to tell what matters."""
+
+    requests: Requests
+    links: LinkTable
+    index: Index
+    owned: Owned | None
+    pending: set[Key]
+
+
+class EventReader:
+    """A subscription. Reads in the running event loop until closed."""
+
+    def __init__(
+        self,
+        events: Events,
+        source: Watched,
+        notify: Callable[[Hint], None],
+        identify: Callable[[int], Culprit | None],
+    ) -> None:
+        self._events = events
+        self._source = source
+        self._notify = notify
+        self._identify = identify
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(events.fileno(), self._readable)
+
+    def close(self) -> None:
+        """No hint comes after this."""
+        with contextlib.suppress(ValueError, OSError):
+            self._loop.remove_reader(self._events.fileno())
+        self._events.close()
+
+    def _readable(self) -> None:
+        now = time.monotonic()
+        culprits: dict[int, Culprit | None] = {}
+        hints: dict[Key, Hint] = {}
+        seen = 0
+        try:
+            while seen < MOST:
+                messages = self._events.read()
+                if not messages:
+                    break
+                seen += len(messages)
+                for message in messages:
+                    self._take(message, now, culprits, hints)
+        except Overrun:
+            self._notify(Hint(None, at=now))
+        except WireError:
+            # The kernel speaks a dialect that we can't read: look at everything rather than guess.
+            self._notify(Hint(None, at=now))
+        for hint in hints.values():
+            self._notify(hint)
+
+    def _take(
+        self, message: Message, now: float, culprits: dict[int, Culprit | None], hints: dict[Key, Hint]
+    ) -> None:
+        ours = message.pid == self._source.requests.portid
+        for key, seen in self._concerns(message):
+            if ours and message.type not in (wire.RTM_NEWLINK, wire.RTM_DELLINK):
+                hints.pop(key, None)
+                continue
+            culprit = None
+            if message.pid and not ours:
+                if message.pid not in culprits:
+                    culprits[message.pid] = self._identify(message.pid)
+                culprit = culprits[message.pid]
+            before = hints.get(key)
+            if culprit is None and before is not None:
+                culprit = before.culprit
+            hints[key] = Hint(key, seen, culprit, now)
+
+    def _concerns(self, message: Message) -> list[tuple[Key, object]]:
+        """The objects of ours that an event speaks of, with what it says of them."""
+        kind = message.type
+        if kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE):
+            return self._route(message)
+        if kind in (wire.RTM_NEWADDR, wire.RTM_DELADDR):
+            return self._address(message)
+        if kind in (wire.RTM_NEWLINK, wire.RTM_DELLINK):
+            return self._link(message)
+        if kind in (wire.RTM_NEWNEIGH, wire.RTM_DELNEIGH):
+            return self._neighbour(message)
+        if kind in (wire.RTM_NEWRULE, wire.RTM_DELRULE):
+            return self._rule(message)
+        return []
+
+    def _mine(self, key: Key) -> bool:
+        owned = self._source.owned
+        return owned is not None and owned.get(key) is not None
+
+    def _route(self, message: Message) -> list[tuple[Key, object]]:
+        index = self._source.index
+        desired = index.desired
+        msg = rt.decode_route(message.buf, message.start, message.end)
+        if msg is None:
+            return []
+        key = routes.key_of(msg)
+        gone = message.type == wire.RTM_DELROUTE
+        if key in desired.routes or self._mine(key):
+            # Of several routes with this key one is gone, or one was appended: only a look tells what is left.
+            if not gone and message.flags & wire.NLM_F_APPEND:
+                return [(key, None)]
+            return [(key, GONE if gone else msg)]
+        if not gone and desired.foreign_remove and (msg.family, msg.table) in index.tables:
+            return [(key, msg)]
+        return []
+
+    def _address(self, message: Message) -> list[tuple[Key, object]]:
+        source = self._source
+        index = source.index
+        msg = rt.decode_addr(message.buf, message.start, message.end)
+        key = addresses.key_of(msg, source.links)
+        gone = message.type == wire.RTM_DELADDR
+        if key in index.desired.addresses or self._mine(key):
+            return [(key, GONE if gone else msg)]
+        link = str(key[1])
+        if not gone and index.desired.foreign_remove and link in index.desired.links:
+            return [(key, msg)]
+        # A foreign address that goes may take gateway routes of ours with it, one that comes may be waited for.
+        if (gone and msg.family in index.families) or (not gone and source.pending):
+            return [(key, GONE if gone else msg)]
+        return []
+
+    def _link(self, message: Message) -> list[tuple[Key, object]]:
+        source = self._source
+        msg = rt.decode_link(message.buf, message.start, message.end)
+        table = source.links
+        if msg.family == wire.AF_BRIDGE:
+            # Port state; RTM_DELLINK here says that a port left its bridge, not that the link is gone.
+            return self._about_link(table.name(msg.ifindex))
+        before = table.by_index.get(msg.ifindex)
+        name = table.name(msg.ifindex) if before is not None else msg.name
+        if message.type == wire.RTM_DELLINK:
+            table.drop(msg.ifindex)
+            return self._about_link(name)
+        table.put(msg)
+        if before is not None and before.name != msg.name:
+            self._recognise(table)
+            return [*self._about_link(name), *self._about_link(msg.name)]
+        if before is not None and _same(before, msg):
+            return []
+        return self._about_link(name)
+
+    def _recognise(self, table: LinkTable) -> None:
+        owned = self._source.owned
+        if owned is not None:
+            entries = owned.of("link").items()
+            table.recognise({str(key[1]): int(entry.facts.get("ifindex", 0)) for key, entry in entries})
+
+    def _about_link(self, name: str) -> list[tuple[Key, object]]:
+        index = self._source.index
+        concerns = (
+            name in index.desired.links
+            or name in index.dependents
+            or name in index.users
+            or index.anywhere
+            or self._mine(("link", name))
+        )
+        return [(("link", name), None)] if concerns else []
+
+    def _neighbour(self, message: Message) -> list[tuple[Key, object]]:
+        source = self._source
+        desired = source.index.desired
+        msg = rt.decode_neigh(message.buf, message.start, message.end)
+        if msg is None:
+            return []
+        key = neighbours.key_of(msg, source.links)
+        gone = message.type == wire.RTM_DELNEIGH
+        if key in desired.neighbours or self._mine(key):
+            return [(key, GONE if gone else msg)]
+        if not gone and desired.foreign_remove and msg.state & neighbours.NUD_PERMANENT and key[1] in desired.links:
+            return [(key, msg)]
+        return []
+
+    def _rule(self, message: Message) -> list[tuple[Key, object]]:
+        desired = self._source.index.desired
+        msg = rt.decode_rule(message.buf, message.start, message.end)
+        key = rules.as_rule(msg).key
+        open_key: Key = (key[0], key[1], -1, key[3])
+        for mine in (key, open_key):
+            if mine in desired.rules or self._mine(mine):
+                return [(mine, None)]
+        if desired.foreign_remove and desired.rules:
+            return [(key, None)]
+        return []
+
+
+def _same(before: LinkMsg, msg: LinkMsg) -> bool:
+    """Nothing that anybody declares, or that takes anything with it, has changed."""
+    return before == msg

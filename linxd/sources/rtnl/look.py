@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""What a pass looks at: everything, or the few objects that an event named and those that may have gone with
+them. Pure bookkeeping over the desired state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from linxd.patch import Key
+from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired, Route
+
+FAMILIES = frozenset({AF_INET, AF_INET6})
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Names of links whose own state, addresses and neighbours are looked at (None: all of them), the families
+    of routes, and whether rules are."""
+
+    links: frozenset[str] | None = frozenset()
+    addresses: frozenset[str] | None = frozenset()
+    neighbours: frozenset[str] | None = frozenset()
+    routes: frozenset[int] = frozenset()
+    rules: bool = False
+
+    def __bool__(self) -> bool:
+        return self.links != NONE or self.addresses != NONE or self.neighbours != NONE or bool(self.routes) or self.rules
+
+    def __or__(self, other: Look) -> Look:
+        return Look(
+            _either(self.links, other.links),
+            _either(self.addresses, other.addresses),
+            _either(self.neighbours, other.neighbours),
+            self.routes | other.routes,
+            self.rules or other.rules,
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Nothing is left out."""
+        return self.links is None and self.addresses is None and self.neighbours is None and (
+            self.routes == FAMILIES and self.rules
+        )
+
+
+NONE: frozenset[str] = frozenset()
+NOTHING = Look()
+EVERYTHING = Look(None, None, None, FAMILIES, True)
+
+
+def _either(a: frozenset[str] | None, b: frozenset[str] | None) -> frozenset[str] | None:
+    return None if a is None or b is None else a | b
+
+
+class Index:
+    """The desired state by what it hangs on. Made once for each declaration."""
+
+    __slots__ = ("addresses", "anywhere", "dependents", "desired", "families", "link_keys", "links", "neighbours", "tables", "users")
+
+    def __init__(self, desired: Desired) -> None:
+        self.desired = desired
+        self.addresses: dict[str, list[Key]] = {}
+        self.neighbours: dict[str, list[Key]] = {}
+        self.dependents: dict[str, list[str]] = {}
+        for key, address in desired.addresses.items():
+            self.addresses.setdefault(address.link, []).append(key)
+        for key, neighbour in desired.neighbours.items():
+            self.neighbours.setdefault(neighbour.dev, []).append(key)
+        for link in desired.links.values():
+            below = {link.master or "", link.peer.name if link.peer is not None and not link.peer.scope else ""}
+            if link.parent is not None and not link.parent.scope:
+                below.add(link.parent.name)
+            for name in below - {""}:
+                self.dependents.setdefault(name, []).append(link.name)
+        self.links = {link.key: link for link in desired.links.values()}
+        self.link_keys = {name: [link.key] for name, link in desired.links.items()}
+        self.tables = frozenset((route.family, route.table) for route in desired.routes.values())
+        self.users = {way for route in desired.routes.values() for way in _devices(route)}
+        self.users |= self.addresses.keys() | self.neighbours.keys()
+        self.anywhere = any(not _devices(route) and route.type == 1 for route in desired.routes.values())
+        self.families = frozenset(route.family for route in desired.routes.values())
+
+    def after_link(self, name: str) -> Look:
+        """What may have changed silently when this link did: those that stand on it, what it carries, and all
+        routes (the kernel deletes routes of a link that goes down without a word, in every table)."""
+        related = frozenset({name, *self.dependents.get(name, ())})
+        return Look(
+            related,
+            related if self.addresses else NONE,
+            related if self.neighbours else NONE,
+            self.families,
+        )
+
+    def after_address(self, family: int) -> Look:
+        """What may have gone silently with an address: routes by the gateway it made reachable."""
+        return Look(routes=self.families & {family})
+
+
+def look_at(key: Key) -> Look:
+    """The smallest look that has this one object in it."""
+    kind, name = str(key[0]), key[1]
+    if kind == "link":
+        return Look(links=frozenset({str(name)}))
+    if kind == "address":
+        return Look(addresses=frozenset({str(name)}))
+    if kind == "neighbour":
+        return Look(neighbours=frozenset({str(name)}))
+    if kind == "route":
+        return Look(routes=frozenset({int(name)}))
+    return Look(rules=True)
+
+
+def _devices(route: Route) -> set[str]:
+    """Names of the links that a route says it goes through; none when it leaves that to its gateway."""
+    return {way.dev for way in route.nexthops if way.dev} | ({route.dev} if route.dev else set())

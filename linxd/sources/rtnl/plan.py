@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""From what was looked at to a plan: picks the declared and owned objects that a look covers, kind by kind, and
+has them compared. Pure but for asking whether the firewall is still waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from linxd.ownership import Origin
+from linxd.patch import Entry, Key
+from linxd.source import Owned
+from linxd.sources.rtnl import addresses, links, neighbours, routes, rules
+from linxd.sources.rtnl.diff import Plan, Policy, View, diff_kind
+from linxd.sources.rtnl.kind import Have, Kind
+from linxd.sources.rtnl.look import NONE, Index
+from linxd.sources.rtnl.model import PROTO_LINXD
+from linxd.sources.rtnl.reader import Observed
+from linxd.sources.rtnl.table import LinkTable
+
+T = TypeVar("T")
+
+KINDS: Mapping[str, Kind] = {
+    "link": links.LinkKind(),
+    "address": addresses.AddressKind(),
+    "neighbour": neighbours.NeighbourKind(),
+    "route": routes.RouteKind(),
+    "rule": rules.RuleKind(),
+}
+
+
+class Planner:
+    """Makes plans. ``hold`` says why no address may be added and no link set up yet."""
+
+    def __init__(self, hold: Callable[[], str] = lambda: "") -> None:
+        self._hold = hold
+
+    def view(self, table: LinkTable, index: Index) -> View:
+        """What kinds may look at."""
+        return View(table, index.desired.links, hold=self._hold())
+
+    def plan(self, observed: Observed, index: Index, owned: Owned, *, complete: bool) -> Plan:
+        """Compare everything that ``observed`` covers. ``complete``: foreign objects may be judged as such."""
+        desired = index.desired
+        look = observed.look
+        view = self.view(observed.links, index)
+        policy = Policy(desired.take, desired.foreign_remove, complete)
+        plan = Plan()
+
+        def compare(kind: str, want: Mapping[Key, Any], claims: Mapping[Key, Entry], have: Mapping[Key, Any]) -> None:
+            diff_kind(KINDS[kind], want, have, claims, view, policy, plan)
+
+        on_links = (
+            ("link", index.links, index.link_keys, look.links),
+            ("address", desired.addresses, index.addresses, look.addresses),
+            ("neighbour", desired.neighbours, index.neighbours, look.neighbours),
+        )
+        for kind, want, by_link, names in on_links:
+            keys = _named(observed.keys, kind)
+            if names is None:
+                compare(kind, want, owned.of(kind), observed.of(kind))
+            elif names or keys:
+                chosen = {key: want[key] for key in keys if key in want}
+                chosen |= {key: want[key] for name in names for key in by_link.get(name, ())}
+                if names == NONE:
+                    claims = _entries(owned, keys)
+                else:
+                    claims = {k: e for k, e in owned.of(kind).items() if k[1] in names or k in keys}
+                compare(kind, chosen, claims, observed.of(kind))
+        keys = _named(observed.keys, "route")
+        if look.routes or keys:
+            chosen_routes = {key: desired.routes[key] for key in keys if key in desired.routes}
+            claims = _entries(owned, keys)
+            if look.routes:
+                chosen_routes |= {k: route for k, route in desired.routes.items() if route.family in look.routes}
+                claims |= {k: entry for k, entry in owned.of("route").items() if k[1] in look.routes}
+            compare("route", chosen_routes, claims, _within_reach(observed.routes, index, policy))
+        if look.rules:
+            claims = dict(owned.of("rule"))
+            wanted, have = rules.choose_priorities(desired.rules, observed.rules, claims)
+            compare("rule", wanted, claims, have)
+        return plan
+
+
+def _named(keys: Iterable[Key], kind: str) -> list[Key]:
+    return [key for key in keys if key[0] == kind]
+
+
+def _entries(owned: Owned, keys: Iterable[Key]) -> dict[Key, Entry]:
+    entries = ((key, owned.get(key)) for key in keys)
+    return {key: entry for key, entry in entries if entry is not None}
+
+
+def _within_reach(have: Mapping[Key, Have[Any]], index: Index, policy: Policy) -> Mapping[Key, Have[Any]]:
+    """Foreign routes count only in tables that hold a declared route."""
+    if not policy.foreign_remove:
+        return have
+    return {
+        key: seen
+        for key, seen in have.items()
+        if (key[1], key[2]) in index.tables or seen.msg.protocol == PROTO_LINXD
+    }
+
+
+def borne_out(kind: Kind, entry: Entry, seen: Have[Any] | None) -> bool | None:
+    """Whether the kernel's object is the one that a ledger entry in doubt speaks of: it bears our mark, or, a
+    link, the index that was written ahead. None: it is absent."""
+    if seen is None:
+        return None
+    return kind.origin(seen) is Origin.MARK or ("ifindex" in entry.facts and kind.valid(entry, seen))

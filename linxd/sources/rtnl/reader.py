@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: MIT
+"""Reading a namespace: dumps that the kernel filters, in slices, as much as a look covers and no more.
+
+Foreign routes are met by key alone, so that ten of ours among a hundred thousand cost ten. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from linxd.netlink import rt, wire
+from linxd.netlink.errors import DumpInterrupted, NetlinkError
+from linxd.netlink.rt import AddrMsg, LinkMsg, NeighMsg, RouteMsg, RuleMsg
+from linxd.netlink.socket import Requests
+from linxd.patch import Key
+from linxd.source import Blocked, Owned, Pass
+from linxd.sources.rtnl import addresses, links, neighbours, routes, rules
+from linxd.sources.rtnl.kind import Have
+from linxd.sources.rtnl.look import Index, Look
+from linxd.sources.rtnl.model import AF_INET, AF_INET6, PROTO_LINXD, Desired
+from linxd.sources.rtnl.table import LinkTable
+
+T = TypeVar("T")
+
+ATTEMPTS = 8
+"""Tries at a dump that changes while it is read."""
+NOT_HERE = frozenset({errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENODEV, errno.ENOENT})
+"""A kernel without IPv6 or policy rules has none to list, a device that went has nothing on it, and a table that
+nobody has used yet (ENOENT, net/ipv4/fib_frontend.c inet_dump_fib) has no routes."""
+
+
+class Observed:
+    """What the kernel has, as far as ``look`` covers it, and of ``keys`` besides, each object under its identity.
+
+    An object that is covered and not in here is not in the kernel. ``links`` are all links, always.
+    """
+
+    __slots__ = ("addresses", "keys", "links", "look", "neighbours", "routes", "rules")
+
+    def __init__(self, table: LinkTable, look: Look) -> None:
+        self.links = table
+        self.look = look
+        self.keys: set[Key] = set()
+        self.addresses: dict[Key, Have[AddrMsg]] = {}
+        self.neighbours: dict[Key, Have[NeighMsg]] = {}
+        self.routes: dict[Key, Have[RouteMsg]] = {}
+        self.rules: dict[Key, Have[RuleMsg]] = {}
+
+    def of(self, kind: str) -> Mapping[Key, Have[Any]]:
+        """The observed objects of one kind."""
+        if kind == "link":
+            table = self.links
+            names = self.look.links
+            chosen = table.by_index.values() if names is None else filter(None, map(table.find, names))
+            return {have.key: have for have in (links.have(msg, table) for msg in chosen)}
+        found: Mapping[Key, Have[Any]] = {
+            "address": self.addresses, "neighbour": self.neighbours, "route": self.routes, "rule": self.rules,
+        }[kind]  # fmt: skip
+        return found
+
+    @property
+    def size(self) -> int:
+        """How many objects there are to compare."""
+        return len(self.addresses) + len(self.routes) + len(self.neighbours) + len(self.rules)
+
+
+class Reader:
+    """Reads one namespace through one request socket."""
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+
+    async def read(self, look: Look, index: Index, work: Pass[Desired], table: LinkTable) -> Observed:
+        """Read what ``look`` covers. ``table``: the links as known, brought up to date when only some are looked
+        at. Raises Blocked when the kernel can't be read."""
+        try:
+            return await self._read(look, index, work, table)
+        except (NetlinkError, DumpInterrupted) as error:
+            raise Blocked(f"the kernel's state can't be read: {error}") from error
+
+    async def _read(self, look: Look, index: Index, work: Pass[Desired], table: LinkTable) -> Observed:
+        if look.links is None:
+            table = LinkTable(await self._collect(wire.RTM_GETLINK, rt.query_links(), rt.decode_link, work))
+        elif look.links:
+            for name in look.links:
+                self._look_at_link(name, table)
+        recognise(table, work.owned)
+        observed = Observed(table, look)
+        if look.addresses is None:
+            for family in (AF_INET, AF_INET6):
+                await self._addresses(observed, rt.query_addrs(family=family), work)
+        else:
+            for name in look.addresses:
+                ifindex = table.index(name)
+                if ifindex is not None:
+                    for family in (AF_INET, AF_INET6):
+                        await self._addresses(observed, rt.query_addrs(family=family, ifindex=ifindex), work)
+        await self._neighbours(observed, index, work)
+        for family in look.routes:
+            await self._routes(observed, family, index, work)
+        if look.rules:
+            found: list[RuleMsg] = []
+            for family in (AF_INET, AF_INET6):
+                found += await self._collect(wire.RTM_GETRULE, rt.query_rules(family), rt.decode_rule, work)
+            observed.rules = rules.have_all(found)
+        return observed
+
+    # -- links ----------------------------------------------------------------------------------------------
+
+    def link(self, *, ifindex: int = 0, name: str = "") -> LinkMsg | None:
+        """One link by index or by name, None when there is none."""
+        try:
+            replies = self._requests.request(wire.RTM_GETLINK, 0, rt.query_link(ifindex=ifindex, name=name or None))
+        except NetlinkError as error:
+            if error.errno in (errno.ENODEV, errno.EINVAL):
+                return None
+            raise
+        return rt.decode_link(replies[0].buf, replies[0].start, replies[0].end) if replies else None
+
+    def _look_at_link(self, name: str, table: LinkTable) -> None:
+        known = table.index(name)
+        if known is not None:
+            msg = self.link(ifindex=known)
+            if msg is not None:
+                table.put(msg)
+                return
+            table.drop(known)
+        msg = self.link(name=name)
+        if msg is not None and msg.name == name:
+            table.put(msg)
+
+    # -- addresses and neighbours ---------------------------------------------------------------------------
+
+    async def _addresses(self, observed: Observed, payload: bytes, work: Pass[Desired]) -> None:
+        for msg in await self._collect(wire.RTM_GETADDR, payload, rt.decode_addr, work):
+            have = addresses.have(msg, observed.links)
+            observed.addresses[have.key] = have
+
+    async def _neighbours(self, observed: Observed, index: Index, work: Pass[Desired]) -> None:
+        names = observed.look.neighbours
+        if names is None:
+            claims = work.owned.of("neighbour")
+            if not (index.neighbours or claims or index.desired.foreign_remove):
+                # Nothing declared, nothing owned: only a mark could make one ours, and those lie on declared links.
+                names = frozenset(index.desired.links)
+            else:
+                names = frozenset({*index.neighbours, *(str(key[1]) for key in claims), *index.desired.links})
+        for name in names:
+            ifindex = observed.links.index(name)
+            if ifindex is None:
+                continue
+            for proxy in (False, True):
+                payload = rt.query_neighs(ifindex=ifindex, proxy=proxy)
+                for msg in await self._collect(wire.RTM_GETNEIGH, payload, rt.decode_neigh, work):
+                    if msg.family in (AF_INET, AF_INET6) and msg.ifindex == ifindex:
+                        have = neighbours.have(msg, observed.links)
+                        observed.neighbours[have.key] = have
+
+    # -- routes ---------------------------------------------------------------------------------------------
+
+    async def _routes(self, observed: Observed, family: int, index: Index, work: Pass[Desired]) -> None:
+        """Ours by our protocol, those found by theirs; and where a declared one is missing, whoever has its key."""
+        want = {key for key in index.desired.routes if key[1] == family}
+        claims = work.owned.of("route")
+        mine = {key for key in claims if key[1] == family}
+        tables = {table for other, table in index.tables if other == family}
+        if index.desired.foreign_remove:
+            for table in tables:
+                await self._route_dump(observed, work, None, family=family, table=table)
+            await self._route_dump(observed, work, None, family=family, protocol=PROTO_LINXD)
+            missing = (want | mine) - observed.routes.keys()
+        else:
+            protocols = {PROTO_LINXD}
+            for key in mine:
+                protocol = claims[key].original.get("protocol")
+                if protocol is not None:
+                    protocols.add(int(protocol))
+            for protocol in sorted(protocols):
+                keys = None if protocol == PROTO_LINXD else want | mine
+                await self._route_dump(observed, work, keys, family=family, protocol=protocol)
+            missing = (want | mine) - observed.routes.keys()
+        for table in {int(key[2]) for key in missing}:
+            await self._route_dump(observed, work, missing, family=family, table=table)
+
+    async def _route_dump(
+        self, observed: Observed, work: Pass[Desired], keys: set[Key] | None, **filters: int
+    ) -> None:
+        """Dump routes; those not in ``keys`` are passed over before they are decoded (None: take all)."""
+        def decode(buf: bytes, start: int, end: int) -> RouteMsg | None:
+            if keys is not None and ("route", *rt.route_key(buf, start, end)) not in keys:
+                return None
+            return rt.decode_route(buf, start, end)
+
+        found = observed.routes
+        for msg in await self._collect(wire.RTM_GETROUTE, rt.query_routes(**filters), decode, work):
+            if msg.flags & RTM_F_CLONED:
+                continue
+            have = routes.have(msg, observed.links)
+            # Of several routes with one key the first is in force; ours counts, where it is among them.
+            before = found.get(have.key)
+            if before is None or (msg.protocol == PROTO_LINXD != before.msg.protocol):
+                found[have.key] = have
+
+    # -- slices ---------------------------------------------------------------------------------------------
+
+    async def _collect(
+        self, kind: int, payload: bytes, decode: Callable[[bytes, int, int], T | None], work: Pass[Any]
+    ) -> list[T]:
+        """A whole dump, decoded, with a breath after each datagram. One that changed meanwhile is made again."""
+        for attempt in range(ATTEMPTS):
+            found: list[T] = []
+            try:
+                for buf, bounds in self._requests.dump(kind, payload):
+                    for start, end in bounds:
+                        item = decode(buf, start, end)
+                        if item is not None:
+                            found.append(item)
+                    await work.checkpoint()
+            except DumpInterrupted:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                continue
+            except NetlinkError as error:
+                if error.errno not in NOT_HERE:
+                    raise
+            return found
+        return []
+
+
+RTM_F_CLONED = 0x200
+
+
+def recognise(table: LinkTable, owned: Owned) -> None:
+    """Give links that were renamed from outside their declared names."""
+    entries = owned.of("link").items()
+    table.recognise({str(key[1]): int(entry.facts["ifindex"]) for key, entry in entries if "ifindex" in entry.facts})

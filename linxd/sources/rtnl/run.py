@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""What one pass has found and done so far, and the report it comes to. Does no I/O."""
+
+from __future__ import annotations
+
+import time
+
+from linxd.patch import Change, Condition, Culprit, Key, Op, Report, State, Verb
+from linxd.source import Hint, Pass
+from linxd.sources.rtnl.diff import Plan
+from linxd.sources.rtnl.model import Desired
+
+
+class Run:
+    """The account of one pass over its rounds."""
+
+    def __init__(self, work: Pass[Desired]) -> None:
+        self.work = work
+        self.drifted: dict[tuple[Key, Verb], Op] = {}
+        self.applied: list[Op] = []
+        self.conditions: dict[Key, Condition] = {}
+        self.culprits: dict[Key, Culprit] = {}
+        self.looked: set[Key] = set()
+        self.event_at = 0.0
+        self.heal_usec = 0
+        self._wrote: dict[Key, int] = {}
+        self._residual: dict[Key, tuple[Change, ...]] = {}
+        self._refused: set[Key] = set()
+
+    def named(self, hint: Hint) -> None:
+        """An event named an object: who did it, and when we read of it."""
+        assert hint.key is not None
+        self.looked.add(hint.key)
+        if hint.culprit is not None:
+            self.culprits[hint.key] = hint.culprit
+        if hint.at:
+            self.event_at = min(self.event_at or hint.at, hint.at)
+
+    def healed(self) -> None:
+        """The first patch that an event asked for is in the kernel."""
+        if self.event_at and not self.heal_usec:
+            self.heal_usec = max(1, int((time.monotonic() - self.event_at) * 1e6))
+
+    def wrote(self, key: Key) -> bool:
+        """Whether this pass has changed the object already."""
+        return key in self._wrote
+
+    def judged(self, plan: Plan, standing: set[Key]) -> None:
+        """Take over what a diff said. Of objects that are as declared only those count that something was said
+        of before (``standing``)."""
+        for key in plan.equal:
+            if key in standing or key in self.conditions:
+                self.looked.add(key)
+                self.conditions.pop(key, None)
+        for condition in plan.conditions:
+            self.looked.add(condition.key)
+            self.conditions[condition.key] = condition
+
+    def gave_up(self, op: Op) -> bool:
+        """Refused or held back in this pass already: not again before the next."""
+        return op.key in self._refused
+
+    def is_churn(self, op: Op, proven: set[Key]) -> bool:
+        """Whether the kernel keeps another form than we wrote twice in this pass, acknowledged both times.
+
+        Never for an object that the kernel has been seen to hold just as this declaration asks.
+        """
+        if op.verb not in (Verb.UPDATE, Verb.RECREATE) or op.key in proven or op.key not in self._wrote:
+            return False
+        if self._residual.get(op.key) == op.changes:
+            return True
+        self._residual[op.key] = op.changes
+        return False
+
+    def note(self, op: Op) -> None:
+        """The kernel's form is accepted from now on, and said once."""
+        text = "; ".join(
+            f"{change.attribute}: asked {change.want or 'none'}, kernel has {change.have or 'none'}" for change in op.changes
+        )
+        self.conditions[op.key] = Condition(op.key, op.name, State.NOTED, text)
+
+    def drift(self, op: Op) -> None:
+        """An op that was found to be needed."""
+        self.looked.add(op.key)
+        self.drifted.setdefault((op.key, op.verb), op)
+
+    def hold(self, op: Op, condition: Condition) -> None:
+        """The op is not tried now, or was refused: the object stays as ``condition`` says."""
+        self.conditions[op.key] = condition
+        self._refused.add(op.key)
+
+    def did(self, op: Op) -> None:
+        """The kernel acknowledged."""
+        self.applied.append(op)
+        self._wrote[op.key] = self._wrote.get(op.key, 0) + 1
+        self.conditions.pop(op.key, None)
+
+    def report(self, *, complete: bool, usec: int, total: int) -> Report:
+        """What the loop is told."""
+        return Report(
+            trigger=self.work.trigger,
+            drifted=tuple(self.drifted.values()),
+            applied=tuple(self.applied),
+            conditions=tuple(self.conditions.values()),
+            total=total,
+            complete=complete,
+            culprits=self.culprits,
+            usec=usec,
+            heal_usec=self.heal_usec,
+            looked=frozenset() if complete else frozenset(self.looked),
+        )

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: MIT
+"""The rtnetlink source: whole passes and passes that follow an event, in rounds of observe, diff, apply.
+
+A round that wrote something is followed by a look at what may have changed with it, until nothing is left to do.
+It takes its sockets as arguments and knows neither the loop that drives it nor how a namespace is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from linxd.netlink.socket import Events, Requests
+from linxd.patch import Culprit, Entry, Key, Op, Patch, Report, State, Verb
+from linxd.source import Hint, Owned, Pass, Source, Subscription, settle_unsure
+from linxd.sources.rtnl import addresses, neighbours, routes
+from linxd.sources.rtnl.apply import Applier
+from linxd.sources.rtnl.diff import Plan, settle
+from linxd.sources.rtnl.events import EventReader
+from linxd.sources.rtnl.kind import GONE
+from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, look_at
+from linxd.sources.rtnl.model import AF_INET, AF_INET6, Address, Desired, Link, Neighbour, Route
+from linxd.sources.rtnl.order import order
+from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
+from linxd.sources.rtnl.reader import Observed, Reader
+from linxd.sources.rtnl.run import Run
+from linxd.sources.rtnl.table import LinkTable
+
+ROUNDS = 6
+"""Looks in one pass. Two are the rule (do it, see that it holds); a link made anew with all that stood on it
+takes four."""
+LARGE = 4000
+"""Observed objects from which on the diff, being pure, runs in a thread beside the event loop."""
+
+
+class RtnlSource(Source[Desired, Observed]):
+    """Links, addresses, routes, rules and neighbours of the namespace that ``requests`` was opened in.
+
+    ``events`` opens a new event socket in that namespace. ``identify`` names the process behind a port id, at
+    once. ``hold`` says why no address may be added and no link set up yet, "" when they may.
+    """
+
+    name: ClassVar[str] = "rtnl"
+    watch: ClassVar[str] = "event"
+    interruptible: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        requests: Requests,
+        events: Callable[[], Events],
+        *,
+        identify: Callable[[int], Culprit | None] = lambda port: None,
+        hold: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.requests = requests
+        self._open_events = events
+        self._identify = identify
+        self._reader = Reader(requests)
+        self._applier = Applier(requests, self._reader, KINDS)
+        self._planner = Planner(hold)
+        self.links = LinkTable()
+        self.index = Index(Desired())
+        """The declaration in force, by what hangs on what."""
+        self.owned: Owned | None = None
+        self.pending: set[Key] = set()
+        """Objects that wait for something that an event may tell of."""
+        self._standing: set[Key] = set()
+        """Objects of which the last report on them said something."""
+        self._proven: set[Key] = set()
+        """Objects that the kernel was seen to hold just as declared: what differs later is drift, never churn."""
+        self._looked_once = False
+
+    # -- the four verbs -------------------------------------------------------------------------------------
+
+    async def observe(self, work: Pass[Desired]) -> Observed:
+        """Read all kinds, as far as declared and owned objects and the policy on foreign ones need it."""
+        self._declare(work)
+        return await self._observe(work, EVERYTHING)
+
+    def diff(self, observed: Observed, desired: Desired, owned: Owned) -> Patch:
+        """The minimal patch for everything that ``observed`` looked at. Pure."""
+        plan = self._planner.plan(observed, Index(desired), owned, complete=True)
+        return Patch(order(plan.ops), tuple(plan.conditions), tuple(plan.adopt))
+
+    async def reconcile(self, work: Pass[Desired]) -> Report:
+        """One pass. See `linxd.source.Source.reconcile`."""
+        started = time.monotonic()
+        self._declare(work)
+        run = Run(work)
+        keyed = bool(work.hints) and all(hint.key is not None for hint in work.hints) and self._looked_once
+        if keyed:
+            await self._heal(run)
+        else:
+            await self._rounds(run, EVERYTHING)
+            self._looked_once = True
+        desired = work.desired
+        total = sum(map(len, (desired.links, desired.addresses, desired.routes, desired.rules, desired.neighbours)))
+        report = run.report(complete=not keyed, usec=int((time.monotonic() - started) * 1e6), total=total)
+        kept = run.looked if keyed else self._standing
+        self.pending = (self.pending - kept) | {c.key for c in report.conditions if c.state is State.PENDING}
+        self._standing = (self._standing - kept) | {condition.key for condition in report.conditions}
+        return report
+
+    def subscribe(self, notify: Callable[[Hint], None]) -> Subscription:
+        """Hints from rtnetlink's multicast groups. Raises OSError."""
+        return EventReader(self._open_events(), self, notify, self._identify)
+
+    # -- passes ---------------------------------------------------------------------------------------------
+
+    def _declare(self, work: Pass[Desired]) -> None:
+        self.owned = work.owned
+        if work.desired is not self.index.desired:
+            self.index = Index(work.desired)
+            self._proven.clear()
+
+    async def _heal(self, run: Run) -> None:
+        """Objects that events named, first; then what may have gone silently with them."""
+        observed = Observed(self.links, NOTHING)
+        now = NOTHING
+        later = NOTHING
+        for hint in run.work.hints:
+            key = hint.key
+            assert key is not None
+            run.named(hint)
+            kind = str(key[0])
+            if kind in ("link", "rule") or hint.seen is None:
+                now |= look_at(key)
+                if kind == "link":
+                    later |= self.index.after_link(str(key[1]))
+                continue
+            observed.keys.add(key)
+            if hint.seen is not GONE:
+                self._put(observed, key, hint.seen)
+            if kind == "address":
+                later |= self.index.after_address(AF_INET6 if ":" in str(key[2]) else AF_INET)
+            if self.pending:
+                later |= self._waiting()
+        if observed.keys:
+            later |= await self._carry_out(run, self._plan(observed, run.work), observed)
+        if now:
+            later |= await self._rounds(run, now, rounds=1)
+            if self.pending:
+                later |= self._waiting()
+        if later:
+            await run.work.checkpoint()
+            await self._rounds(run, later)
+
+    def _waiting(self) -> Look:
+        """Where the objects are that wait: an event may be what they waited for."""
+        look = NOTHING
+        for key in self.pending:
+            look |= look_at(key)
+        return look
+
+    async def _rounds(self, run: Run, look: Look, *, rounds: int = ROUNDS) -> Look:
+        """Observe, diff, apply until nothing is left to do. Returns what is still to be looked at, if anything."""
+        for number in range(rounds):
+            observed = await self._observe(run.work, look)
+            if look.whole and run.work.owned.in_doubt():
+                settle_unsure(run.work.owned, _bears_out(observed))
+            if observed.size < LARGE:
+                plan = self._plan(observed, run.work)
+            else:
+                plan = await asyncio.to_thread(self._plan, observed, run.work)
+            look = await self._carry_out(run, plan, observed)
+            if not look:
+                return NOTHING
+            if number + 1 < rounds:
+                await run.work.checkpoint()
+        return look
+
+    async def _carry_out(self, run: Run, plan: Plan, observed: Observed) -> Look:
+        """Apply what may be applied; returns where to look again because of it."""
+        work = run.work
+        self._proven.update(plan.equal)
+        run.judged(plan, self._standing)
+        todo: list[Op] = []
+        for op in plan.ops:
+            if run.gave_up(op):
+                continue
+            if run.is_churn(op, self._proven):
+                entry = work.owned.get(op.key) or op.after
+                if entry is not None:
+                    noted = settle(op.changes, entry)
+                    plan.adopt.append((op.key, noted))
+                    run.note(op)
+                continue
+            run.drift(op)
+            held = None if run.wrote(op.key) else work.admit(op)
+            if held is not None:
+                run.hold(op, held)
+            elif work.write:
+                todo.append(op)
+        if work.write and plan.adopt:
+            work.owned.put(plan.adopt)
+        if not todo:
+            return NOTHING
+        after = NOTHING
+        for outcome in await self._applier.apply(order(todo), self._planner.view(observed.links, self.index), work):
+            if outcome.condition is not None:
+                run.hold(outcome.op, outcome.condition)
+            else:
+                run.did(outcome.op)
+                after |= self._look_after(outcome.op)
+        run.healed()
+        return after
+
+    def _look_after(self, op: Op) -> Look:
+        """Where an op may have changed more than its object, and the object itself until it was seen to hold."""
+        subject = op.subject
+        look = NOTHING if op.key in self._proven and op.verb is not Verb.DELETE else look_at(op.key)
+        if isinstance(subject, Link) or op.key[0] == "link":
+            look |= look_at(op.key) | self.index.after_link(str(op.key[1]))
+        elif op.key[0] == "address":
+            look |= self.index.after_address(AF_INET6 if ":" in str(op.key[2]) else AF_INET)
+        return look
+
+    # -- observing and planning -----------------------------------------------------------------------------
+
+    async def _observe(self, work: Pass[Desired], look: Look) -> Observed:
+        observed = await self._reader.read(look, self.index, work, self.links)
+        self.links = observed.links
+        return observed
+
+    def _plan(self, observed: Observed, work: Pass[Desired]) -> Plan:
+        complete = observed.look.whole or self._looked_once
+        return self._planner.plan(observed, self.index, work.owned, complete=complete)
+
+    def _put(self, observed: Observed, key: Key, seen: Any) -> None:
+        if key[0] == "address":
+            observed.addresses[key] = addresses.have(seen, self.links)
+        elif key[0] == "route":
+            observed.routes[key] = routes.have(seen, self.links)
+        elif key[0] == "neighbour":
+            observed.neighbours[key] = neighbours.have(seen, self.links)
+
+
+def _bears_out(observed: Observed) -> Callable[[Key, Entry], bool | None]:
+    seen = {name: observed.of(name) for name in KINDS}
+    return lambda key, entry: borne_out(KINDS[str(key[0])], entry, seen[str(key[0])].get(key))

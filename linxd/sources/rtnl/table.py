@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""The links of a namespace by index and by name, as every other kind of object needs them.
+
+A declared link that was renamed from outside keeps its declared name here, so that what stands on it is still
+recognised. Knows no socket and no ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from linxd.netlink.rt import LinkMsg
+
+
+class LinkTable:
+    """Links as last seen. Kept by the source over passes and corrected by each look and each event."""
+
+    __slots__ = ("_alias", "_index", "by_index")
+
+    def __init__(self, links: Iterable[LinkMsg] = ()) -> None:
+        self.by_index: dict[int, LinkMsg] = {}
+        self._index: dict[str, int] = {}
+        self._alias: dict[int, str] = {}
+        for link in links:
+            self.put(link)
+
+    def put(self, link: LinkMsg) -> None:
+        """Take note of a link, or of its present form."""
+        before = self.by_index.get(link.ifindex)
+        if before is not None and before.name != link.name and self._index.get(before.name) == link.ifindex:
+            del self._index[before.name]
+        self.by_index[link.ifindex] = link
+        self._index[link.name] = link.ifindex
+        if link.ifindex in self._alias and self._alias[link.ifindex] == link.name:
+            del self._alias[link.ifindex]
+
+    def drop(self, ifindex: int) -> None:
+        """The link is gone."""
+        link = self.by_index.pop(ifindex, None)
+        self._alias.pop(ifindex, None)
+        if link is not None and self._index.get(link.name) == ifindex:
+            del self._index[link.name]
+
+    def recognise(self, known: Mapping[str, int]) -> None:
+        """Links of ours by declared name and index: one that bears another name now keeps the declared one."""
+        self._alias = {
+            ifindex: name
+            for name, ifindex in known.items()
+            if name not in self._index and ifindex in self.by_index and self.by_index[ifindex].name != name
+        }
+
+    def find(self, name: str) -> LinkMsg | None:
+        """The link declared under this name, under whatever name it goes now."""
+        ifindex = self.index(name)
+        return None if ifindex is None else self.by_index.get(ifindex)
+
+    def index(self, name: str) -> int | None:
+        """Its ifindex, None when it is not there."""
+        ifindex = self._index.get(name)
+        if ifindex is not None:
+            return ifindex
+        return next((index for index, alias in self._alias.items() if alias == name), None)
+
+    def name(self, ifindex: int) -> str:
+        """Its declared name, else its kernel name, else ``if7`` (as ip(8) writes an index without a name)."""
+        alias = self._alias.get(ifindex)
+        if alias is not None:
+            return alias
+        link = self.by_index.get(ifindex)
+        return link.name if link is not None else f"if{ifindex}"
+
+    def free_index(self) -> int:
+        """An index that no link has and that none of those seen had lately."""
+        return max(self.by_index, default=1) + 1

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""One scope's rtnl source on a real namespace, with every message it sends on record.
+
+Tests declare in TOML, as users do, and look at the kernel with ip(8), never at what the source reports alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from linxd.config import load
+from linxd.ledger import MemoryLedger
+from linxd.loop import Loop
+from linxd.netlink import wire
+from linxd.netlink.socket import Events, Requests, open_netlink
+from linxd.patch import Report, State, Trigger
+from linxd.source import Pass
+from linxd.sources.rtnl.events import GROUPS
+from linxd.sources.rtnl.model import Desired
+from linxd.sources.rtnl.source import RtnlSource
+
+READS = {
+    wire.RTM_GETLINK,
+    wire.RTM_GETADDR,
+    wire.RTM_GETROUTE,
+    wire.RTM_GETRULE,
+    wire.RTM_GETNEIGH,
+    wire.RTM_GETNETCONF,
+    wire.RTM_GETNSID,
+}
+
+
+def ip(netns: str, command: str) -> str:
+    """Run ``ip -n NETNS COMMAND`` and return its output. Raises with ip's own words."""
+    done = subprocess.run(["ip", "-n", netns, *command.split()], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AssertionError(f"ip {command}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def ipj(netns: str, command: str) -> Any:
+    """The same with ``-j -d -N``, decoded."""
+    text = ip(netns, f"-j -d -N {command}")
+    return json.loads(text) if text.strip() else []
+
+
+def batch(netns: str, *commands: str) -> None:
+    """Many ip commands in one process."""
+    text = "\n".join(commands) + "\n"
+    done = subprocess.run(
+        ["ip", "-n", netns, "-batch", "-"], input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+class World:
+    """A namespace, the source that keeps it, and what both said."""
+
+    def __init__(self, netns: str, directory: Path, *, ledger: MemoryLedger | None = None) -> None:
+        self.netns = netns
+        self.directory = directory
+        self.ledger = MemoryLedger() if ledger is None else ledger
+        self.fd = os.open(f"/run/netns/{netns}", os.O_RDONLY | os.O_CLOEXEC)
+        self.sent: list[bytes] = []
+        self.requests = Requests(open_netlink(netns_fd=self.fd), tap=self.sent.append)
+        self.source = self.new_source()
+        self.reports: list[Report] = []
+        self._arrived = asyncio.Event()
+        self.desired = Desired()
+        self.loop: Loop[Desired, Any] | None = None
+
+    def new_source(self) -> RtnlSource:
+        """A fresh source, as after a restart: it remembers nothing, the ledger does."""
+        return RtnlSource(self.requests, lambda: Events(open_netlink(netns_fd=self.fd), GROUPS))
+
+    def restart(self) -> None:
+        """Forget all but the ledger."""
+        self.source = self.new_source()
+
+    def close(self) -> None:
+        self.requests.close()
+        os.close(self.fd)
+
+    # -- what is declared -----------------------------------------------------------------------------------
+
+    def declare(self, text: str) -> Desired:
+        """What a file with this text declares."""
+        path = self.directory / f"{self.netns}.toml"
+        path.write_text(textwrap.dedent(text))
+        path.chmod(0o600)
+        self.desired = load(self.netns, file=path).rtnl
+        return self.desired
+
+    async def go(self, text: str | None = None, *, trigger: Trigger = Trigger.RESYNC, write: bool = True) -> Report:
+        """One whole pass."""
+        if text is not None:
+            self.declare(text)
+        work: Pass[Desired] = Pass(self.desired, self.ledger, trigger, write=write)
+        report = await self.source.reconcile(work)
+        self.reports.append(report)
+        return report
+
+    async def settle(self, text: str | None = None) -> Report:
+        """A pass after which everything is done, followed by one that writes nothing."""
+        report = await self.go(text)
+        assert report.converged, [c for c in report.conditions if c.state is not State.NOTED]
+        await self.quiet()
+        return report
+
+    async def quiet(self) -> Report:
+        """A pass that finds nothing to do and writes nothing: on the wire, not by its own word."""
+        before = len(self.sent)
+        report = await self.go()
+        assert report.drifted == (), [op.describe() for op in report.drifted]
+        assert self.writes(before) == []
+        return report
+
+    def writes(self, since: int = 0) -> list[int]:
+        """Types of all messages sent that are not mere questions."""
+        return [m.type for datagram in self.sent[since:] for m in wire.messages(datagram) if m.type not in READS]
+
+    # -- healing --------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def kept(self, text: str | None = None) -> AsyncIterator[World]:
+        """A running loop without a timer: whatever is healed was healed because of an event."""
+        if text is not None:
+            self.declare(text)
+        loop = self.loop = Loop(
+            self.source, self.desired, owned=self.ledger, resync=0, name=self.netns, on_report=self._report
+        )
+        task = asyncio.create_task(loop.run())
+        try:
+            await asyncio.wait_for(loop.first_pass_done.wait(), 20)
+            yield self
+        finally:
+            loop.stop()
+            await asyncio.wait_for(task, 20)
+            self.loop = None
+
+    def _report(self, report: Report) -> None:
+        self.reports.append(report)
+        self._arrived.set()
+
+    async def until(self, holds: Callable[[], bool], *, what: str = "", seconds: float = 10) -> None:
+        """Wait for reports until something holds. The bound is for failure, never for measuring."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not holds():
+            left = deadline - asyncio.get_running_loop().time()
+            self._arrived.clear()
+            if holds():
+                return
+            try:
+                await asyncio.wait_for(self._arrived.wait(), max(left, 0.01))
+            except TimeoutError:
+                if holds():
+                    return
+                said = [f"{r.trigger}: {[o.describe() for o in r.drifted]} {r.conditions}" for r in self.reports[-4:]]
+                raise AssertionError(f"not within {seconds} s: {what or holds}; reports: {said}") from None
+
+    async def sabotage(self, *commands: str) -> None:
+        """Run ip commands without stopping the event loop."""
+        for command in commands:
+            process = await asyncio.create_subprocess_exec(
+                "ip", "-n", self.netns, *command.split(), stderr=asyncio.subprocess.PIPE
+            )
+            _, words = await process.communicate()
+            assert process.returncode == 0, f"ip {command}: {words.decode().strip()}"
+
+    def snapshot(self) -> str:
+        """The namespace's state without what changes by itself, for comparing byte by byte."""
+        keep = []
+        for command in ("link show", "address show", "route show table all", "-6 route show table all",
+                        "rule show", "-6 rule show", "neigh show nud permanent", "neigh show proxy"):  # fmt: skip
+            keep.append(f"== {command}\n{ip(self.netns, '-d ' + command)}")
+        return "\n".join(keep)
