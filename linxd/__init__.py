@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Keeps the kernel's network state converged on what was declared."""

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""rtnetlink in one place: decoders, encoders and queries for links, addresses, routes, rules and neighbours.
+
+Only a list of names; it must not hold any code.
+"""
+
+from linxd.netlink.rtaddr import AddrMsg, decode_addr, encode_addr, query_addrs
+from linxd.netlink.rtlink import (
+    LinkMsg,
+    decode_link,
+    encode_altnames,
+    encode_link,
+    query_link,
+    query_links,
+)
+from linxd.netlink.rtneigh import NeighMsg, decode_neigh, encode_neigh, query_neigh, query_neighs
+from linxd.netlink.rtroute import (
+    Metrics,
+    Nexthop,
+    RouteKey,
+    RouteMsg,
+    decode_route,
+    encode_route,
+    query_routes,
+    route_key,
+)
+from linxd.netlink.rtrule import RuleMsg, decode_rule, encode_rule, query_rules
+
+__all__ = [
+    "AddrMsg",
+    "LinkMsg",
+    "Metrics",
+    "NeighMsg",
+    "Nexthop",
+    "RouteKey",
+    "RouteMsg",
+    "RuleMsg",
+    "decode_addr",
+    "decode_link",
+    "decode_neigh",
+    "decode_route",
+    "decode_rule",
+    "encode_addr",
+    "encode_altnames",
+    "encode_link",
+    "encode_neigh",
+    "encode_route",
+    "encode_rule",
+    "query_addrs",
+    "query_link",
+    "query_links",
+    "query_neigh",
+    "query_neighs",
+    "query_routes",
+    "query_rules",
+    "route_key",
+]
