@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: MIT
 """The contract between a loop and the adapter of one kernel subsystem: observe, diff, reconcile, subscribe.
 
-Public and stable: a caller can write a source of their own in a few lines (`linxd.objects` has most of it). It
-knows neither the loop that drives a source nor any particular subsystem.
+Public and stable: a caller can write a source of their own in a few lines, with `ObjectSource` and
+`linxd.objects.compare`. It knows neither the loop that drives a source nor any particular subsystem.
 """
 
 from __future__ import annotations
 
 import abc
 import errno
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sized
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from linxd.patch import Claim, Condition, Culprit, Entry, Key, Op, Patch, Report, Trigger
+from linxd.patch import Change, Claim, Condition, Culprit, Entry, Key, Op, Patch, Report, State, Trigger
 
 D = TypeVar("D")
 """A source's desired state: immutable."""
@@ -230,3 +232,112 @@ class Source(abc.ABC, Generic[D, O]):
         Raises `Unsupported` (then the timer alone drives the loop), `Gone`, or OSError (then it is tried again).
         """
         raise Unsupported(self.name)
+
+
+class ObjectSource(Source[D, O]):
+    """A source whose ops are carried out one by one: write `observe`, `diff` and `apply`, and it is one.
+
+    It keeps the order that the rest rests on: ask whether the op may be tried, hold it when an object that it
+    needs is not there, write the ledger ahead, apply, settle or revert. One refused op holds up nothing else.
+    """
+
+    keyed: ClassVar[bool] = False
+    """Whether `observe` looks only at the hinted objects when ``work.full`` is False. Without it every pass looks
+    at everything."""
+
+    @abc.abstractmethod
+    def apply(self, op: Op) -> None:
+        """Make one change. Raises OSError when it is refused; its strerror is what people will read."""
+
+    def read_back(self, op: Op) -> tuple[Change, ...]:
+        """What the object has right after ``op``, where that is not what was asked (a form of the kernel's own).
+
+        It is accepted until the declaration asks for something else, if `diff` passes its patch through
+        `linxd.objects.leave_settled` as `linxd.objects.compare` does. The default does not look.
+        """
+        return ()
+
+    def borne_out(self, observed: O, key: Key, entry: Entry) -> bool | None:
+        """For `settle_unsure`. The default trusts nothing: for objects without a mark that is all one can do."""
+        return False
+
+    async def reconcile(self, work: Pass[D]) -> Report:
+        """Observe, diff and apply. Raises `Gone`, `Blocked`, OSError from `observe`, LedgerError."""
+        began = time.monotonic()
+        observed = await self.observe(work)
+        await work.checkpoint()
+        if work.full and work.write:
+            settle_unsure(work.owned, lambda key, entry: self.borne_out(observed, key, entry))
+        patch = self.diff(observed, work.desired, work.owned)
+        conditions = {condition.key: condition for condition in patch.conditions}
+        if patch.adopt and work.write:
+            work.owned.put(patch.adopt)
+        applied: list[Op] = []
+        for op in patch.ops:
+            await work.checkpoint()
+            if not work.write:
+                conditions[op.key] = Condition(
+                    op.key, op.name, State.PENDING, "has drifted; nothing is written now"
+                )
+                continue
+            condition = _held(op, conditions) or work.admit(op) or self._carry_out(op, work.owned)
+            if condition is None or condition.state is State.NOTED:
+                applied.append(op)
+            if condition is not None:
+                conditions[op.key] = condition
+        ended = time.monotonic()
+        events = [hint.at for hint in work.hints if hint.at]
+        touched = {op.key for op in patch.ops}
+        whole = work.full or not self.keyed
+        return Report(
+            trigger=work.trigger,
+            drifted=patch.ops,
+            applied=tuple(applied),
+            conditions=tuple(conditions.values()),
+            total=len(work.desired) if isinstance(work.desired, Sized) else 0,
+            complete=whole,
+            culprits={hint.key: hint.culprit for hint in work.hints if hint.key in touched and hint.culprit},
+            usec=int((ended - began) * 1e6),
+            heal_usec=int((ended - min(events)) * 1e6) if events and applied else 0,
+            looked=frozenset(
+                () if whole else {*touched, *conditions, *(h.key for h in work.hints if h.key)}
+            ),
+        )
+
+    def _carry_out(self, op: Op, owned: Owned) -> Condition | None:
+        owned.intend([(op.key, op.after)])
+        try:
+            self.apply(op)
+        except OSError as exc:
+            owned.revert([op.key])
+            number = exc.errno or errno.EIO
+            text = exc.strerror or str(exc) or os.strerror(number)
+            return Condition(op.key, op.name, State.FAILED, text, number, transient=transient(number))
+        owned.settle([op.key])
+        changes = self.read_back(op)
+        if not changes or op.after is None:
+            return None
+        entry = owned.get(op.key) or op.after
+        asked = {change.attribute: change.want or "" for change in changes}
+        settled = {change.attribute: change.have or "" for change in changes}
+        owned.put(
+            [(op.key, replace(entry, asked={**entry.asked, **asked}, settled={**entry.settled, **settled}))]
+        )
+        return Condition(op.key, op.name, State.NOTED, noted(changes))
+
+
+def noted(changes: Iterable[Change]) -> str:
+    """``mtu: asked 1501, kernel has 1500``: what the kernel keeps in another form, in words."""
+    return "; ".join(
+        f"{c.attribute}: asked {c.want or '(none)'}, kernel has {c.have or '(none)'}" for c in changes
+    )
+
+
+def _held(op: Op, conditions: Mapping[Key, Condition]) -> Condition | None:
+    """An op waits for the objects that it needs."""
+    for needed in op.needs:
+        cause = conditions.get(needed)
+        if cause is not None and cause.state is not State.NOTED and cause.state is not State.DONE:
+            text = f"needs {cause.name}: {cause.text}"
+            return Condition(op.key, op.name, State.PENDING, text, needs=op.needs)
+    return None

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: MIT
+"""When an op may be tried: backoff after failures, patience in fights, one memory per object.
+
+Pure but for the clock and the random numbers handed in. It knows ops and conditions, and neither sources nor
+the loop that asks it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from linxd.patch import Change, Condition, Culprit, Key, Named, Op, State, Verb
+from linxd.source import transient
+
+BACKOFF_FIRST = 0.1
+BACKOFF_LAST = 60.0
+"""Seconds between two tries of something that fails for the moment: doubling, plus up to a quarter at random."""
+
+FIGHT_HEALS = 5
+FIGHT_WINDOW = 10.0
+"""So many heals of one object in so many seconds are a fight."""
+FIGHT_FIRST = 1.0
+FIGHT_LAST = 60.0
+"""Seconds between two heals of an object that is fought over: doubling."""
+FIGHT_QUIET = 60.0
+"""Seconds without a drift of the object after which the fight is over."""
+SUMMARY_EVERY = 60.0
+
+
+def backoff(failures: int, random: Callable[[], float]) -> float:
+    """Seconds to wait after the n-th failure in a row (from 1), in 0.1 … 60. ``random`` gives 0 … 1."""
+    doubled: float = BACKOFF_FIRST * 2.0 ** min(failures - 1, 16)
+    return min(BACKOFF_LAST, doubled * (1 + random() / 4))
+
+
+Fingerprint: TypeAlias = tuple[Verb, tuple[Change, ...], Named | None, tuple[str, ...]]
+
+
+def fingerprint(op: Op) -> Fingerprint:
+    """What an op that failed for good must differ in to be tried again: what is declared or what was observed."""
+    return op.verb, op.changes, op.want, op.given
+
+
+@dataclass(slots=True)
+class _Failure:
+    tried: Fingerprint | None
+    """None: the object failed without an op of its own, and nothing is held."""
+    condition: Condition
+    needs: tuple[Key, ...]
+    count: int
+    at: float
+    again: float | None
+    """When it may be tried again; None: when something has changed."""
+    waiting: bool
+    """Whether the loop must come back at `again` of its own accord."""
+
+
+@dataclass(slots=True)
+class _Fight:
+    name: str
+    since: float
+    heals: int
+    interval: float
+    again: float
+    seen: float
+    waiting: bool = False
+    said: float | None = None
+    culprit: Culprit | None = None
+
+
+class Gate:
+    """The memory of what failed and of what is fought over. Objects that have been quiet cost nothing.
+
+    Times are seconds of ``clock``. ``random`` gives numbers in 0 … 1, for the jitter of retries alone.
+    """
+
+    def __init__(self, *, clock: Callable[[], float], random: Callable[[], float]) -> None:
+        self._clock = clock
+        self._random = random
+        self._failures: dict[Key, _Failure] = {}
+        self._dependents: dict[Key, set[Key]] = {}
+        """Failed objects by what they need."""
+        self._heals: dict[Key, tuple[float, ...]] = {}
+        """Times of the latest heals, the object healed last standing last."""
+        self._fights: dict[Key, _Fight] = {}
+        self._queue: list[tuple[float, Key]] = []
+        """Retries in time order. An entry counts only if its object still waits for just that moment."""
+
+    def __len__(self) -> int:
+        return len(self._failures) + len(self._heals) + len(self._fights)
+
+    # -- asked by a pass ------------------------------------------------------------------------------------
+
+    def admit(self, op: Op, *, event: bool = False) -> Condition | None:
+        """Whether ``op`` may be tried now: None, or the condition in which its object stays.
+
+        ``event``: the pass follows a kernel event. What an object waited for (pending) may just have come, so its
+        backoff then counts for no more than its first step.
+        """
+        now = self._clock()
+        failure = self._failures.get(op.key)
+        if failure is not None and failure.tried is not None and failure.tried == fingerprint(op):
+            if event and failure.condition.state is State.PENDING:
+                self._hurry(op.key, failure)
+            if failure.again is None or now < failure.again:
+                return failure.condition
+        fight = self._fight(op.key, now)
+        if fight is not None:
+            fight.seen = now
+            if now < fight.again:
+                if not fight.waiting:
+                    fight.waiting = True
+                    heapq.heappush(self._queue, (fight.again, op.key))
+                return _contended(op.key, fight)
+        return None
+
+    # -- told after it --------------------------------------------------------------------------------------
+
+    def applied(self, op: Op, *, heal: bool = True) -> None:
+        """The kernel took ``op``. ``heal`` False: it was new (a first pass, a new declaration), nobody undid it."""
+        self._forget(op.key)
+        self.moved([op.key])
+        if not heal:
+            return
+        now = self._clock()
+        fight = self._fight(op.key, now)
+        if fight is not None:
+            fight.heals += 1
+            fight.interval = min(FIGHT_LAST, 2 * fight.interval)
+            fight.again = now + fight.interval
+            fight.seen = now
+            fight.waiting = False
+            return
+        times = (*self._heals.pop(op.key, ())[1 - FIGHT_HEALS :], now)
+        if len(times) == FIGHT_HEALS and now - times[0] <= FIGHT_WINDOW:
+            self._fights[op.key] = _Fight(
+                op.name, times[0], FIGHT_HEALS, FIGHT_FIRST, now + FIGHT_FIRST, now
+            )
+        else:
+            self._heals[op.key] = times
+
+    def failed(self, op: Op, number: int, text: str = "") -> Condition:
+        """The kernel refused ``op`` with errno ``number`` (0: another reason, held until something changes).
+
+        Returns the condition to report.
+        """
+        words = text or os.strerror(number)
+        condition = Condition(op.key, op.name, State.FAILED, words, number, transient=transient(number))
+        self.refused(condition, op)
+        return condition
+
+    def refused(self, condition: Condition, op: Op | None = None) -> None:
+        """As `failed`, in a source's own words and judgement of what is transient. Without an op nothing is held,
+        the object is merely looked at again if the failure was transient."""
+        if op is None and not condition.transient:
+            return
+        now = self._clock()
+        before = self._failures.get(condition.key)
+        count = before.count + 1 if before is not None else 1
+        again = now + backoff(count, self._random) if condition.transient else None
+        self._forget(condition.key)
+        tried = None if op is None else fingerprint(op)
+        needs = op.needs if op is not None else condition.needs
+        self._failures[condition.key] = _Failure(
+            tried, condition, needs, count, now, again, again is not None
+        )
+        for needed in needs:
+            self._dependents.setdefault(needed, set()).add(condition.key)
+        if again is not None:
+            heapq.heappush(self._queue, (again, condition.key))
+
+    def passed(self, bad: Collection[Key], looked: Collection[Key] | None = None) -> None:
+        """A pass has looked at ``looked`` (None: at everything), and only ``bad`` is not as it should be."""
+        if self._failures:
+            keys = (
+                list(self._failures) if looked is None else [key for key in looked if key in self._failures]
+            )
+            for key in keys:
+                if key not in bad:
+                    self._forget(key)
+
+    def moved(self, keys: Iterable[Key]) -> None:
+        """Something happened to these objects: what failed for want of them is worth another try, soon."""
+        if self._dependents:
+            for key in keys:
+                for dependent in self._dependents.get(key, ()):
+                    failure = self._failures[dependent]
+                    failure.count = 0
+                    self._hurry(dependent, failure)
+
+    def blame(self, culprits: Mapping[Key, Culprit]) -> None:
+        """Who made these objects drift, as far as known."""
+        if self._fights:
+            for key, culprit in culprits.items():
+                fight = self._fights.get(key)
+                if fight is not None:
+                    fight.culprit = culprit
+
+    def declared(self) -> None:
+        """Something else is declared: all is forgiven."""
+        self._failures.clear()
+        self._dependents.clear()
+        self._heals.clear()
+        self._fights.clear()
+        self._queue.clear()
+
+    def asked(self) -> None:
+        """Somebody asked for a pass by hand: failures are tried again at once. Fights stay what they are."""
+        self._failures.clear()
+        self._dependents.clear()
+
+    # -- time -----------------------------------------------------------------------------------------------
+
+    def next_due(self) -> float | None:
+        """When the first held op may be tried again, if any waits for its time."""
+        while self._queue:
+            when, key = self._queue[0]
+            if self._waits(key, when):
+                return when
+            heapq.heappop(self._queue)
+        return None
+
+    def due(self) -> tuple[Key, ...]:
+        """The objects whose time has come. Each is named once: the pass that follows tries it or leaves it."""
+        now = self._clock()
+        keys: dict[Key, None] = {}
+        while self._queue and self._queue[0][0] <= now:
+            when, key = heapq.heappop(self._queue)
+            if self._waits(key, when):
+                keys[key] = None
+                failure = self._failures.get(key)
+                if failure is not None and failure.again == when:
+                    failure.waiting = False
+                fight = self._fights.get(key)
+                if fight is not None and fight.again == when:
+                    fight.waiting = False
+        return tuple(keys)
+
+    def expire(self) -> float | None:
+        """Forget what has been quiet. Returns when the next fight will be over if it stays quiet."""
+        now = self._clock()
+        while self._heals:
+            key = next(iter(self._heals))
+            if now - self._heals[key][-1] <= FIGHT_WINDOW:
+                break
+            del self._heals[key]
+        for key in list(self._fights):
+            self._fight(key, now)
+        return min((fight.seen + FIGHT_QUIET for fight in self._fights.values()), default=None)
+
+    # -- told to people -------------------------------------------------------------------------------------
+
+    def contended(self) -> Mapping[Key, Condition]:
+        """The objects that are fought over, drifted at this moment or not."""
+        now = self._clock()
+        fights = {key: self._fight(key, now) for key in list(self._fights)}
+        return {key: _contended(key, fight) for key, fight in fights.items() if fight is not None}
+
+    def summary(self) -> tuple[str, ...]:
+        """A line for each object that is fought over, at most one a minute and object."""
+        now = self._clock()
+        lines = []
+        for key in list(self._fights):
+            fight = self._fight(key, now)
+            if fight is not None and (fight.said is None or now - fight.said >= SUMMARY_EVERY):
+                fight.said = now
+                culprit = f", last undone by {fight.culprit.words()}" if fight.culprit is not None else ""
+                line = f"{fight.name}: healed {fight.heals} times in {now - fight.since:.0f} s{culprit}"
+                lines.append(f"{line}; from now on at most every {fight.interval:.0f} s")
+        return tuple(lines)
+
+    # -- within ---------------------------------------------------------------------------------------------
+
+    def _hurry(self, key: Key, failure: _Failure) -> None:
+        soon = max(self._clock(), failure.at + BACKOFF_FIRST)
+        if failure.again is None or soon < failure.again:
+            failure.again = soon
+            failure.waiting = True
+            heapq.heappush(self._queue, (soon, key))
+
+    def _fight(self, key: Key, now: float) -> _Fight | None:
+        fight = self._fights.get(key)
+        if fight is not None and now - fight.seen >= FIGHT_QUIET:
+            del self._fights[key]
+            return None
+        return fight
+
+    def _waits(self, key: Key, when: float) -> bool:
+        failure = self._failures.get(key)
+        if failure is not None and failure.waiting and failure.again == when:
+            return True
+        fight = self._fights.get(key)
+        return fight is not None and fight.waiting and fight.again == when
+
+    def _forget(self, key: Key) -> None:
+        failure = self._failures.pop(key, None)
+        if failure is not None:
+            for needed in failure.needs:
+                dependents = self._dependents.get(needed)
+                if dependents is not None:
+                    dependents.discard(key)
+                    if not dependents:
+                        del self._dependents[needed]
+
+
+def _contended(key: Key, fight: _Fight) -> Condition:
+    culprit = f", last undone by {fight.culprit.words()}" if fight.culprit is not None else ""
+    text = f"healed {fight.heals} times{culprit}; now at most every {fight.interval:.0f} s"
+    return Condition(key, fight.name, State.CONTENDED, text)
