@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Addresses: what differs, whose they are, and the requests that put them right.
 
-The kernel ignores a changed label, broadcast, peer or scope of an address it has, so these need it deleted and
-added; the routes that go with it are the next look's business. Knows no socket.
+The kernel ignores a changed label, broadcast, peer or scope of an address it has, so these need it deleted
+and added; the routes that go with it are the next look's business. Knows no socket.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from linxd.netlink.rt import AddrMsg
 from linxd.netlink.wire import FOREVER
 from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op, Verb
-from linxd.sources.rtnl.kind import IFF_LOOPBACK, Context, Have, Message, Waits, origin_of, protocol_name, settled
+from linxd.sources.rtnl.kind import (
+    IFF_LOOPBACK,
+    Context,
+    Have,
+    Message,
+    Waits,
+    origin_of,
+    protocol_name,
+    settled,
+)
 from linxd.sources.rtnl.model import ADDRESS_FLAGS, AF_INET, AF_INET6, PROTO_LINXD, SCOPES, Address
 from linxd.sources.rtnl.table import LinkTable
 
@@ -32,7 +41,9 @@ def key_of(msg: AddrMsg, links: LinkTable) -> Key:
 def have(msg: AddrMsg, links: LinkTable) -> Have[AddrMsg]:
     """An observed address under its identity."""
     name = links.name(msg.ifindex)
-    return Have(("address", name, msg.address, msg.prefixlen), msg, f"{msg.address}/{msg.prefixlen} dev {name}")
+    return Have(
+        ("address", name, msg.address, msg.prefixlen), msg, f"{msg.address}/{msg.prefixlen} dev {name}"
+    )
 
 
 def flag_words(flags: int) -> str:
@@ -80,16 +91,21 @@ class AddressKind:
         return settled(found, entry)
 
     def origin(self, have: Have[AddrMsg]) -> Origin:
-        # A kernel address protocol (IFAPROT_KERNEL_*: 1 lo, 2 ra, 3 ll) is nobody's daemon but is not a hand's either.
+        # A kernel address protocol (IFAPROT_KERNEL_*: 1 lo, 2 ra, 3 ll) is nobody's daemon but is not a
+        # hand's either.
         protocol = have.msg.proto
         return Origin.DAEMON if protocol in (1, 2, 3) else origin_of(protocol)
 
-    def original(self, want: Address | None, have: Have[AddrMsg], changes: Sequence[Change]) -> Mapping[str, str]:
+    def original(
+        self, want: Address | None, have: Have[AddrMsg], changes: Sequence[Change]
+    ) -> Mapping[str, str]:
         return {"protocol": str(have.msg.proto)}
 
     def owner(self, have: Have[AddrMsg]) -> str:
         protocol = have.msg.proto
-        return f"address protocol {protocol_name(protocol)}" if protocol else "no protocol (a hand or a script)"
+        return (
+            f"address protocol {protocol_name(protocol)}" if protocol else "no protocol (a hand or a script)"
+        )
 
     def waits(self, want: Address, changes: Sequence[Change], context: Context) -> Waits:
         return Waits(tuple(changes))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Carrying ops out: the ledger first, then the kernel, many requests to a datagram, one answer each.
 
-One refused op holds up only what stands on it. Knows kinds by their contract alone, links excepted: these are
-made and set right one by one, because each one's index and present form decide what follows.
+One refused op holds up only what stands on it. Knows kinds by their contract alone, links excepted: these
+are made and set right one by one, because each one's index and present form decide what follows.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ class Applier:
         return Outcome(op, refusal(op, errors[0]) if errors else None)
 
     def _make(self, op: Op, view: View, owned: Owned) -> Outcome:
-        """Create under an index of our choice, written ahead; then set what a link takes only once it is there."""
+        """Create under an index of our choice, written ahead; then set what a link takes only once it is
+        there."""
         assert op.after is not None
         assert isinstance(op.want, Link)
         if op.verb is Verb.RECREATE and isinstance(op.have, Have):
@@ -174,7 +175,9 @@ class Applier:
         seen = links.have(msg, view.links)
         kind = self._kinds["link"]
         changes = kind.changes(op.want, seen, create.after, view)
-        changes = tuple(c for c in kind.waits(op.want, changes, view).possible if not kind.recreates(op.want, [c]))
+        changes = tuple(
+            c for c in kind.waits(op.want, changes, view).possible if not kind.recreates(op.want, [c])
+        )
         update = Op(Verb.UPDATE, op.want, seen, changes, after=create.after)
         errors = [error for error in map(self._send, kind.messages(update, view)) if error is not None]
         self._refresh(made, view)
@@ -194,11 +197,17 @@ class Applier:
             rt.encode_link(ifindex=index, change=IFF_UP, flags=op.have.msg.flags & IFF_UP),
         ]
         again = [self._send((wire.RTM_NEWLINK, 0, payload)) for payload in steps]
-        return [error for error in errors if error.errno != errno.EBUSY] + [e for e in again if e is not None]
+        return [error for error in errors if error.errno != errno.EBUSY] + [
+            e for e in again if e is not None
+        ]
 
     def _refresh(self, op: Op, view: View) -> rt.LinkMsg | None:
         entry = op.after
-        index = int(entry.facts["ifindex"]) if entry is not None and "ifindex" in entry.facts else view.links.index(str(op.key[1]))
+        index = (
+            int(entry.facts["ifindex"])
+            if entry is not None and "ifindex" in entry.facts
+            else view.links.index(str(op.key[1]))
+        )
         msg = self._reader.link(ifindex=index) if index else None
         if msg is not None:
             view.links.put(msg)

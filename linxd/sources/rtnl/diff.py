@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The pure diff: observed, declared and owned objects of one kind in, ops and conditions out.
 
-The same function serves every kind and both the whole look and the look at one object: what it is given is all
-it speaks of. It does no I/O and keeps nothing.
+The same function serves every kind and both the whole look and the look at one object: what it is given is
+all it speaks of. It does no I/O and keeps nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from linxd.sources.rtnl.table import LinkTable
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a scope wants foreign objects dealt with. ``complete``: everything was observed, so that what is not
-    declared may be judged as foreign at all."""
+    """How a scope wants foreign objects dealt with. ``complete``: everything was observed, so that what is
+    not declared may be judged as foreign at all."""
 
     take: bool = False
     foreign_remove: bool = False
@@ -66,8 +66,8 @@ def diff_kind(
 ) -> None:
     """Add to ``plan`` what the objects of one kind need.
 
-    ``want`` and ``claims`` must be limited to the objects that were looked at: one of them that ``have`` lacks
-    is taken to be absent from the kernel.
+    ``want`` and ``claims`` must be limited to the objects that were looked at: one of them that ``have``
+    lacks is taken to be absent from the kernel.
     """
     for key, spec in want.items():
         entry = claims.get(key)
@@ -96,7 +96,9 @@ def diff_kind(
         if key in want or key in claims:
             continue
         reach = policy.foreign_remove and policy.complete and kind.reached(seen, view)
-        decision = decide(seen=Seen.DIFFERENT, origin=kind.origin(seen), claim=None, declared=False, reach=reach)
+        decision = decide(
+            seen=Seen.DIFFERENT, origin=kind.origin(seen), claim=None, declared=False, reach=reach
+        )
         if decision.action is Action.DELETE:
             plan.ops.append(Op(Verb.DELETE, None, seen))
 
@@ -187,7 +189,8 @@ def _differs(change: Change) -> str:
 def _entry(
     decision: Decision, entry: Entry | None, original: Mapping[str, str], facts: Mapping[str, int | str]
 ) -> Entry | None:
-    """The ledger entry once the decision is carried out: an original once kept stays, whatever comes later."""
+    """The ledger entry once the decision is carried out: an original once kept stays, whatever comes
+    later."""
     if decision.claim is None:
         return None
     if entry is None:

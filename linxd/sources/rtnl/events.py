@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Events of the namespace, turned into hints: which object, what it is now, and whose write it was.
 
-Everything queued is read before the first hint counts, so that what a hint carries is the kernel's latest word
-on its object. It decides nothing: foreign objects are let through only where the policy asks for them.
+Everything queued is read before the first hint counts, so that what a hint carries is the kernel's latest
+word on its object. It decides nothing: foreign objects are let through only where the policy asks for them.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class EventReader:
         key = routes.key_of(msg)
         gone = message.type == wire.RTM_DELROUTE
         if key in desired.routes or self._mine(key):
-            # Of several routes with this key one is gone, or one was appended: only a look tells what is left.
+            # Of several routes with this key one is gone, or one was appended: only a look tells what is
+            # left.
             if not gone and message.flags & wire.NLM_F_APPEND:
                 return [(key, None)]
             return [(key, GONE if gone else msg)]
@@ -159,7 +160,8 @@ class EventReader:
         link = str(key[1])
         if not gone and index.desired.foreign_remove and link in index.desired.links:
             return [(key, msg)]
-        # A foreign address that goes may take gateway routes of ours with it, one that comes may be waited for.
+        # A foreign address that goes may take gateway routes of ours with it, one that comes may be waited
+        # for.
         if (gone and msg.family in index.families) or (not gone and source.pending):
             return [(key, GONE if gone else msg)]
         return []
@@ -211,7 +213,12 @@ class EventReader:
         gone = message.type == wire.RTM_DELNEIGH
         if key in desired.neighbours or self._mine(key):
             return [(key, GONE if gone else msg)]
-        if not gone and desired.foreign_remove and msg.state & neighbours.NUD_PERMANENT and key[1] in desired.links:
+        if (
+            not gone
+            and desired.foreign_remove
+            and msg.state & neighbours.NUD_PERMANENT
+            and key[1] in desired.links
+        ):
             return [(key, msg)]
         return []
 

@@ -20,12 +20,20 @@ M = TypeVar("M")
 Message: TypeAlias = tuple[int, int, bytes]
 """(RTM_* type, NLM_F_* flags, payload), as `linxd.netlink.socket.Requests.batch` takes it."""
 
-IFF_UP, IFF_LOOPBACK, IFF_NOARP, IFF_PROMISC, IFF_ALLMULTI, IFF_MULTICAST = 0x1, 0x8, 0x80, 0x100, 0x200, 0x1000
+IFF_UP, IFF_LOOPBACK, IFF_NOARP, IFF_PROMISC, IFF_ALLMULTI, IFF_MULTICAST = (
+    0x1,
+    0x8,
+    0x80,
+    0x100,
+    0x200,
+    0x1000,
+)
 """Interface flags (include/uapi/linux/if.h)."""
 
 PROTOCOLS = {
-    0: "unspec", 1: "redirect", 2: "kernel", 3: "boot", 4: "static", 8: "gated", 9: "ra", 10: "mrt", 11: "zebra",
-    12: "bird", 13: "dnrouted", 14: "xorp", 15: "ntk", 16: "dhcp", 17: "mrouted", 18: "keepalived", 42: "babel",
+    0: "unspec", 1: "redirect", 2: "kernel", 3: "boot", 4: "static", 8: "gated", 9: "ra", 10: "mrt",
+    11: "zebra", 12: "bird", 13: "dnrouted", 14: "xorp", 15: "ntk", 16: "dhcp", 17: "mrouted", 18: "keepalived",
+    42: "babel",
     76: "linxd", 84: "ovn", 99: "openr", 186: "bgp", 187: "isis", 188: "ospf", 189: "rip", 192: "eigrp",
 }  # fmt: skip
 """include/uapi/linux/rtnetlink.h, with the names iproute2 prints."""
@@ -45,8 +53,8 @@ def origin_of(protocol: int) -> Origin:
 
 @dataclass(frozen=True, slots=True)
 class Have(Generic[M]):
-    """An observed object under its identity. ``str(text)`` is what its own tool would call it: many objects are
-    seen and few are spoken of, so a kind may leave making it until then."""
+    """An observed object under its identity. ``str(text)`` is what its own tool would call it: many objects
+    are seen and few are spoken of, so a kind may leave making it until then."""
 
     key: Key
     msg: M
@@ -57,9 +65,9 @@ class Have(Generic[M]):
 
 
 class Context(Protocol):
-    """What a kind may look at: the links, those that this patch is about to make, and of the host what a scope
-    may refer to (None in the host's own scope, and where nothing refers to it). ``hold``: why no address may be added and no
-    link set up yet, "" normally."""
+    """What a kind may look at: the links, those that this patch is about to make, and of the host what a
+    scope may refer to (None in the host's own scope, and where nothing refers to it). ``hold``: why no
+    address may be added and no link set up yet, "" normally."""
 
     links: LinkTable
     host: LinkTable | None
@@ -72,7 +80,8 @@ class Context(Protocol):
 
 
 class Gone:
-    """What a hint carries instead of an object when the event said that it went. None is "not known, look"."""
+    """What a hint carries instead of an object when the event said that it went. None is "not known,
+    look"."""
 
 
 GONE = Gone()
@@ -117,10 +126,12 @@ class Kind(Protocol):
         """Whether foreign = "remove" covers this object."""
 
     def facts(self, want: Any, have: Any) -> Mapping[str, int | str]:
-        """What identifies it besides its key, to be kept in the ledger. ``have`` None: it's about to be made."""
+        """What identifies it besides its key, to be kept in the ledger. ``have`` None: it's about to be
+        made."""
 
     def creatable(self, want: Any, context: Context) -> str | None:
-        """None when it can be made; else why it is waited for. "" when it comes with another op of this patch."""
+        """None when it can be made; else why it is waited for. "" when it comes with another op of this
+        patch."""
 
     def needs(self, want: Any) -> tuple[Key, ...]:
         """Links that must be there before it can be."""
@@ -143,5 +154,8 @@ def settled(changes: Sequence[Change], entry: Entry | None) -> tuple[Change, ...
     return tuple(
         change
         for change in changes
-        if not (entry.settled.get(change.attribute) == change.have and entry.asked.get(change.attribute) == change.want)
+        if not (
+            entry.settled.get(change.attribute) == change.have
+            and entry.asked.get(change.attribute) == change.want
+        )
     )

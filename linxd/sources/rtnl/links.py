@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Links: what differs, whose they are, and the requests that put them right.
 
-A link is recognised by name and index. It is made in one request with what the kernel takes only then, and set
-right in a few more; which attribute can be changed in place stands in the registry. Knows no socket.
+A link is recognised by name and index. It is made in one request with what the kernel takes only then, and
+set right in a few more; which attribute can be changed in place stands in the registry. Knows no socket.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from linxd.netlink import rt, wire
 from linxd.netlink.rt import LinkMsg
@@ -80,7 +81,11 @@ class LinkKind:
             observed = common_value(msg, name)
             if observed != value:
                 attribute = COMMON[name]
-                found.append(Change(name, None if observed is None else attribute.show(observed), attribute.show(value)))
+                found.append(
+                    Change(
+                        name, None if observed is None else attribute.show(observed), attribute.show(value)
+                    )
+                )
         if want.kind is not None and want.options:
             _compare_options(want, msg, links, found)
         if want.master is not None:
@@ -90,7 +95,9 @@ class LinkKind:
             elif want.port and want.master:
                 _compare_port(want, msg, links, found)
         if want.up is not None and bool(msg.flags & IFF_UP) != want.up:
-            found.append(Change("state", "up" if msg.flags & IFF_UP else "down", "up" if want.up else "down"))
+            found.append(
+                Change("state", "up" if msg.flags & IFF_UP else "down", "up" if want.up else "down")
+            )
         return settled(found, entry)
 
     def origin(self, have: Have[LinkMsg]) -> Origin:
@@ -110,12 +117,14 @@ class LinkKind:
             return "is not there, and its kind is not declared"
         if want.kind == "veth" and want.peer is None:
             return "comes with the other end of the pair, which is not there"
-        refers = (want.parent is not None and want.parent.scope) or (want.peer is not None and want.peer.scope)
+        refers = (want.parent is not None and want.parent.scope) or (
+            want.peer is not None and want.peer.scope
+        )
         if refers and context.host_fd is None:
             return "refers to a link of the host, to which this process has no way"
-        if want.parent is not None and want.parent.scope and context.host is not None:
-            if context.host.index(want.parent.name) is None:
-                return f"needs link {want.parent}, which is not there"
+        host = context.host if want.parent is not None and want.parent.scope else None
+        if host is not None and want.parent is not None and host.index(want.parent.name) is None:
+            return f"needs link {want.parent}, which is not there"
         return None
 
     def waits(self, want: Link, changes: Sequence[Change], context: Context) -> Waits:
@@ -187,11 +196,19 @@ def _compare_parent(want: Link, msg: LinkMsg, context: Context, found: list[Chan
     assert want.parent is not None
     if want.parent.scope:
         host = context.host
-        seen = "(another namespace)" if msg.link_netnsid is not None else (context.links.name(msg.link) if msg.link else "none")
+        seen = (
+            "(another namespace)"
+            if msg.link_netnsid is not None
+            else (context.links.name(msg.link) if msg.link else "none")
+        )
         if msg.link_netnsid is not None and host is not None:
             seen = f"host:{host.name(msg.link)}"
     else:
-        seen = "(another namespace)" if msg.link_netnsid is not None else (context.links.name(msg.link) if msg.link else "none")
+        seen = (
+            "(another namespace)"
+            if msg.link_netnsid is not None
+            else (context.links.name(msg.link) if msg.link else "none")
+        )
     if seen != str(want.parent):
         found.append(Change("parent", seen, str(want.parent)))
 
@@ -264,8 +281,9 @@ def _create(want: Link, ifindex: int, context: Context) -> Message:
     return (wire.RTM_NEWLINK, wire.NLM_F_CREATE | wire.NLM_F_EXCL, payload)
 
 
-def _common(values: Mapping[str, Value]) -> dict[str, object]:
-    """Keyword arguments of `rt.encode_link` for common attributes that travel as attributes of the message."""
+def _common(values: Mapping[str, Value]) -> dict[str, Any]:
+    """Keyword arguments of `rt.encode_link` for common attributes that travel as attributes of the
+    message."""
     return {_FIELDS.get(name, name): value for name, value in values.items()}
 
 
@@ -279,24 +297,24 @@ def _update(want: Link, msg: LinkMsg, changes: Sequence[Change], context: Contex
     messages: list[Message] = []
     index = msg.ifindex
 
-    def send(kind: int, **fields: object) -> None:
-        messages.append((kind, 0, rt.encode_link(ifindex=index, **fields)))  # type: ignore[arg-type]
+    def send(**fields: Any) -> None:
+        messages.append((wire.RTM_NEWLINK, 0, rt.encode_link(ifindex=index, **fields)))
 
     is_up = bool(msg.flags & IFF_UP)
     if is_up and _needs_down(want, names, context):
-        send(wire.RTM_NEWLINK, change=IFF_UP, flags=0)
+        send(change=IFF_UP, flags=0)
         is_up = False
         if want.up is not False:
             names.add("state")
     if "name" in names:
-        send(wire.RTM_NEWLINK, name=want.name)
+        send(name=want.name)
     common = {name: value for name, value in want.attributes.items() if name in names}
     if "altnames" in common:
         _altnames(tuple(common.pop("altnames")), msg, messages)  # type: ignore[arg-type]
     flags, mask = _flags(common)
     for name, value in common.items():
         if name not in FLAGS and name != "arp":
-            send(wire.RTM_NEWLINK, **_common({name: value}))
+            send(**_common({name: value}))
     options = {name for name in names if name in want.options}
     if options and want.kind is not None:
         from linxd.sources.rtnl.info import encode_info
@@ -306,17 +324,17 @@ def _update(want: Link, msg: LinkMsg, changes: Sequence[Change], context: Contex
             options.update(other for other in attributes[name].sent_with if other in want.options)
         chosen = {name: value for name, value in want.options.items() if name in options}
         data = encode_info(want.kind, chosen, lambda name: context.links.index(name) or 0)
-        send(wire.RTM_NEWLINK, kind=info_kind(want.kind), info_data=data)
+        send(kind=info_kind(want.kind), info_data=data)
     if "master" in names and want.master is not None:
         master = context.links.index(want.master) if want.master else 0
         if master is not None:
-            send(wire.RTM_NEWLINK, master=master)
+            send(master=master)
     ports = {name: value for name, value in want.port.items() if f"port.{name}" in names}
     if ports and msg.slave_kind:
         from linxd.sources.rtnl.info import encode_port
 
         data = encode_port(msg.slave_kind, ports, lambda name: context.links.index(name) or 0)
-        send(wire.RTM_NEWLINK, slave_kind=msg.slave_kind, slave_data=data)
+        send(slave_kind=msg.slave_kind, slave_data=data)
     if "state" in names:
         up = is_up if want.up is None else want.up
         if want.up is None and msg.flags & IFF_UP:
@@ -324,7 +342,7 @@ def _update(want: Link, msg: LinkMsg, changes: Sequence[Change], context: Contex
         flags |= IFF_UP if up else 0
         mask |= IFF_UP
     if mask:
-        send(wire.RTM_NEWLINK, flags=flags, change=mask)
+        send(flags=flags, change=mask)
     return messages
 
 

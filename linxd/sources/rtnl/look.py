@@ -15,8 +15,8 @@ FAMILIES = frozenset({AF_INET, AF_INET6})
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Names of links whose own state, addresses and neighbours are looked at (None: all of them), the families
-    of routes, and whether rules are."""
+    """Names of links whose own state, addresses and neighbours are looked at (None: all of them), the
+    families of routes, and whether rules are."""
 
     links: frozenset[str] | None = frozenset()
     addresses: frozenset[str] | None = frozenset()
@@ -25,7 +25,13 @@ class Look:
     rules: bool = False
 
     def __bool__(self) -> bool:
-        return self.links != NONE or self.addresses != NONE or self.neighbours != NONE or bool(self.routes) or self.rules
+        return (
+            self.links != NONE
+            or self.addresses != NONE
+            or self.neighbours != NONE
+            or bool(self.routes)
+            or self.rules
+        )
 
     def __or__(self, other: Look) -> Look:
         return Look(
@@ -39,8 +45,11 @@ class Look:
     @property
     def whole(self) -> bool:
         """Nothing is left out."""
-        return self.links is None and self.addresses is None and self.neighbours is None and (
-            self.routes == FAMILIES and self.rules
+        return (
+            self.links is None
+            and self.addresses is None
+            and self.neighbours is None
+            and (self.routes == FAMILIES and self.rules)
         )
 
 
@@ -56,7 +65,18 @@ def _either(a: frozenset[str] | None, b: frozenset[str] | None) -> frozenset[str
 class Index:
     """The desired state by what it hangs on. Made once for each declaration."""
 
-    __slots__ = ("addresses", "anywhere", "dependents", "desired", "families", "link_keys", "links", "neighbours", "tables", "users")
+    __slots__ = (
+        "addresses",
+        "anywhere",
+        "dependents",
+        "desired",
+        "families",
+        "link_keys",
+        "links",
+        "neighbours",
+        "tables",
+        "users",
+    )
 
     def __init__(self, desired: Desired) -> None:
         self.desired = desired
@@ -68,7 +88,10 @@ class Index:
         for key, neighbour in desired.neighbours.items():
             self.neighbours.setdefault(neighbour.dev, []).append(key)
         for link in desired.links.values():
-            below = {link.master or "", link.peer.name if link.peer is not None and not link.peer.scope else ""}
+            below = {
+                link.master or "",
+                link.peer.name if link.peer is not None and not link.peer.scope else "",
+            }
             if link.parent is not None and not link.parent.scope:
                 below.add(link.parent.name)
             for name in below - {""}:
@@ -82,8 +105,8 @@ class Index:
         self.families = frozenset(route.family for route in desired.routes.values())
 
     def after_link(self, name: str) -> Look:
-        """What may have changed silently when this link did: those that stand on it, what it carries, and all
-        routes (the kernel deletes routes of a link that goes down without a word, in every table)."""
+        """What may have changed silently when this link did: those that stand on it, what it carries, and
+        all routes (the kernel deletes routes of a link that goes down without a word, in every table)."""
         related = frozenset({name, *self.dependents.get(name, ())})
         return Look(
             related,
@@ -92,9 +115,13 @@ class Index:
             self.families,
         )
 
-    def after_address(self, family: int) -> Look:
-        """What may have gone silently with an address: routes by the gateway it made reachable."""
-        return Look(routes=self.families & {family})
+    def after_address(self, key: Key) -> Look:
+        """What may have gone silently with an address: routes by the gateway it made reachable, and, with
+        the last one of its link, the link's neighbours (net/ipv4/fib_frontend.c fib_disable_ip)."""
+        link = str(key[1])
+        family = AF_INET6 if ":" in str(key[2]) else AF_INET
+        neighbours = frozenset({link}) if link in self.neighbours else NONE
+        return Look(neighbours=neighbours, routes=self.families & {family})
 
 
 def look_at(key: Key) -> Look:

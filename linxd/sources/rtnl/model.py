@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Desired links, addresses, routes, rules and neighbours, with their identities.
 
-Every value is in the form in which the kernel would give it back (compressed lower-case addresses, numbers for
-tables and scopes), so that comparing is ``==``. Knows no socket, no file and no observed state.
+Every value is in the form in which the kernel would give it back (compressed lower-case addresses, numbers
+for tables and scopes), so that comparing is ``==``. Knows no socket, no file and no observed state.
 """
 
 from __future__ import annotations
@@ -53,10 +53,6 @@ class Where:
         return f"{self.file}:{self.line}"
 
 
-def _where() -> Where | None:
-    return field(default=None, compare=False, repr=False)
-
-
 @dataclass(frozen=True, slots=True)
 class LinkRef:
     """Another link by name. ``scope`` is "" for this namespace, "host" for a link of the host's."""
@@ -84,8 +80,9 @@ class Peer:
 class Link:
     """A declared link. ``None`` anywhere is "unmanaged": neither set nor compared.
 
-    ``attributes`` are those every link has (mtu, mac, group …), ``options`` its kind's own, ``port`` those it has
-    as a port of its master; all by the names in `linxd.sources.rtnl.attributes`. ``master`` "" is "in none".
+    ``attributes`` are those every link has (mtu, mac, group …), ``options`` its kind's own, ``port`` those
+    it has as a port of its master; all by the names in `linxd.sources.rtnl.attributes`. ``master`` "" is "in
+    none".
     """
 
     name: str
@@ -98,7 +95,7 @@ class Link:
     options: Mapping[str, Value] = field(default_factory=dict)
     port: Mapping[str, Value] = field(default_factory=dict)
     take: bool | None = None
-    where: Where | None = _where()
+    where: Where | None = field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> Key:
@@ -110,8 +107,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A declared address. ``peer`` is the other end's bare address, and ``prefixlen`` then the peer's (as the kernel
-    has it); ``flags`` are bits of `ADDRESS_FLAGS`; ``label`` None is the link's name."""
+    """A declared address. ``peer`` is the other end's bare address, and ``prefixlen`` then the peer's (as
+    the kernel has it); ``flags`` are bits of `ADDRESS_FLAGS`; ``label`` None is the link's name."""
 
     link: str
     family: int
@@ -124,7 +121,7 @@ class Address:
     metric: int = 0
     flags: int = 0
     take: bool | None = None
-    where: Where | None = _where()
+    where: Where | None = field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> Key:
@@ -146,8 +143,9 @@ class Nexthop:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A declared route. ``to`` is always "A/LEN", its host bits clear. ``metrics`` are (RTAX number, value) in
-    ascending order, the congestion control's value being its name. ``dev`` and ``scope`` None: unmanaged."""
+    """A declared route. ``to`` is always "A/LEN", its host bits clear. ``metrics`` are (RTAX number, value)
+    in ascending order, the congestion control's value being its name. ``dev`` and ``scope`` None:
+    unmanaged."""
 
     family: int
     to: str
@@ -164,7 +162,7 @@ class Route:
     metrics: tuple[tuple[int, int | str], ...] = ()
     nexthops: tuple[Nexthop, ...] = ()
     take: bool | None = None
-    where: Where | None = _where()
+    where: Where | None = field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> Key:
@@ -179,7 +177,9 @@ class Route:
         if self.dev:
             text += f" dev {self.dev}"
         for hop in self.nexthops:
-            text += " nexthop" + (f" via {hop.via}" if hop.via else "") + (f" dev {hop.dev}" if hop.dev else "")
+            text += (
+                " nexthop" + (f" via {hop.via}" if hop.via else "") + (f" dev {hop.dev}" if hop.dev else "")
+            )
         if self.table != MAIN_TABLE:
             text += f" table {self.table}"
         if self.metric and not (self.family == AF_INET6 and self.metric == 1024):
@@ -221,7 +221,7 @@ class Rule:
     suppress_ifgroup: int | None = None
     chosen: int | None = field(default=None, compare=False)
     take: bool | None = None
-    where: Where | None = _where()
+    where: Where | None = field(default=None, compare=False, repr=False)
 
     def selectors(self) -> str:
         """Everything but the priority, in the words of `ip rule`: what finds the rule again."""
@@ -276,7 +276,7 @@ class Neighbour:
     proxy: bool = False
     router: bool = False
     take: bool | None = None
-    where: Where | None = _where()
+    where: Where | None = field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> Key:

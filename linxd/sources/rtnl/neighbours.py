@@ -56,7 +56,9 @@ class NeighbourKind:
     def origin(self, have: Have[NeighMsg]) -> Origin:
         return origin_of(have.msg.protocol)
 
-    def original(self, want: Neighbour | None, have: Have[NeighMsg], changes: Sequence[Change]) -> Mapping[str, str]:
+    def original(
+        self, want: Neighbour | None, have: Have[NeighMsg], changes: Sequence[Change]
+    ) -> Mapping[str, str]:
         return {"protocol": str(have.msg.protocol)}
 
     def owner(self, have: Have[NeighMsg]) -> str:

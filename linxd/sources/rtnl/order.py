@@ -18,16 +18,18 @@ TEARDOWN = {"rule": 1, "route": 2, "neighbour": 3, "address": 4, "link": 5}
 def order(ops: Iterable[Op]) -> tuple[Op, ...]:
     """Links by what they stand on, then addresses, neighbours, routes by reachability, rules.
 
-    Addresses, neighbours and links that go, go before anything is made (a name or a subnet may be wanted again);
-    routes and rules that go, go last, so that traffic has its new way before it loses the old one. A patch that
-    only takes down does so from the top.
+    Addresses, neighbours and links that go, go before anything is made (a name or a subnet may be wanted
+    again); routes and rules that go, go last, so that traffic has its new way before it loses the old one. A
+    patch that only takes down does so from the top.
     """
     ops = tuple(ops)
     builds = [op for op in ops if op.verb is not Verb.DELETE]
     deletes = [op for op in ops if op.verb is Verb.DELETE]
     deletes.sort(key=lambda op: (TEARDOWN[str(op.key[0])], _descending(op)))
     depth = link_depths({op.key: op.want for op in builds if isinstance(op.want, Link)})
-    builds.sort(key=lambda op: (BUILD[str(op.key[0])], _rank(op, depth), op.name if op.key[0] == "link" else ""))
+    builds.sort(
+        key=lambda op: (BUILD[str(op.key[0])], _rank(op, depth), op.name if op.key[0] == "link" else "")
+    )
     if not builds:
         return tuple(deletes)
     first = [op for op in deletes if op.key[0] not in ("route", "rule")]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""From what was looked at to a plan: picks the declared and owned objects that a look covers, kind by kind, and
-has them compared. Pure but for asking whether the firewall is still waited for.
+"""From what was looked at to a plan: picks the declared and owned objects that a look covers, kind by kind,
+and has them compared. Pure but for asking whether the firewall is still waited for.
 """
 
 from __future__ import annotations
@@ -41,14 +41,17 @@ class Planner:
         return View(table, index.desired.links, hold=self._hold())
 
     def plan(self, observed: Observed, index: Index, owned: Owned, *, complete: bool) -> Plan:
-        """Compare everything that ``observed`` covers. ``complete``: foreign objects may be judged as such."""
+        """Compare everything that ``observed`` covers. ``complete``: foreign objects may be judged as
+        such."""
         desired = index.desired
         look = observed.look
         view = self.view(observed.links, index)
         policy = Policy(desired.take, desired.foreign_remove, complete)
         plan = Plan()
 
-        def compare(kind: str, want: Mapping[Key, Any], claims: Mapping[Key, Entry], have: Mapping[Key, Any]) -> None:
+        def compare(
+            kind: str, want: Mapping[Key, Any], claims: Mapping[Key, Entry], have: Mapping[Key, Any]
+        ) -> None:
             diff_kind(KINDS[kind], want, have, claims, view, policy, plan)
 
         on_links = (
@@ -73,7 +76,9 @@ class Planner:
             chosen_routes = {key: desired.routes[key] for key in keys if key in desired.routes}
             claims = _entries(owned, keys)
             if look.routes:
-                chosen_routes |= {k: route for k, route in desired.routes.items() if route.family in look.routes}
+                chosen_routes |= {
+                    k: route for k, route in desired.routes.items() if route.family in look.routes
+                }
                 claims |= {k: entry for k, entry in owned.of("route").items() if k[1] in look.routes}
             compare("route", chosen_routes, claims, _within_reach(observed.routes, index, policy))
         if look.rules:
@@ -104,8 +109,8 @@ def _within_reach(have: Mapping[Key, Have[Any]], index: Index, policy: Policy) -
 
 
 def borne_out(kind: Kind, entry: Entry, seen: Have[Any] | None) -> bool | None:
-    """Whether the kernel's object is the one that a ledger entry in doubt speaks of: it bears our mark, or, a
-    link, the index that was written ahead. None: it is absent."""
+    """Whether the kernel's object is the one that a ledger entry in doubt speaks of: it bears our mark, or,
+    a link, the index that was written ahead. None: it is absent."""
     if seen is None:
         return None
     return kind.origin(seen) is Origin.MARK or ("ifindex" in entry.facts and kind.valid(entry, seen))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Reading a namespace: dumps that the kernel filters, in slices, as much as a look covers and no more.
 
-Foreign routes are met by key alone, so that ten of ours among a hundred thousand cost ten. It decides nothing.
+Foreign routes are met by key alone, so that ten of ours among a hundred thousand cost ten. It decides
+nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ T = TypeVar("T")
 ATTEMPTS = 8
 """Tries at a dump that changes while it is read."""
 NOT_HERE = frozenset({errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENODEV, errno.ENOENT})
-"""A kernel without IPv6 or policy rules has none to list, a device that went has nothing on it, and a table that
-nobody has used yet (ENOENT, net/ipv4/fib_frontend.c inet_dump_fib) has no routes."""
+"""A kernel without IPv6 or policy rules has none to list, a device that went has nothing on it, and a table
+that nobody has used yet (ENOENT, net/ipv4/fib_frontend.c inet_dump_fib) has no routes."""
 
 
 class Observed:
-    """What the kernel has, as far as ``look`` covers it, and of ``keys`` besides, each object under its identity.
+    """What the kernel has, as far as ``look`` covers it, and of ``keys`` besides, each object under its
+    identity.
 
     An object that is covered and not in here is not in the kernel. ``links`` are all links, always.
     """
@@ -55,10 +57,11 @@ class Observed:
             names = self.look.links
             chosen = table.by_index.values() if names is None else filter(None, map(table.find, names))
             return {have.key: have for have in (links.have(msg, table) for msg in chosen)}
-        found: Mapping[Key, Have[Any]] = {
-            "address": self.addresses, "neighbour": self.neighbours, "route": self.routes, "rule": self.rules,
-        }[kind]  # fmt: skip
-        return found
+        found: Mapping[str, Mapping[Key, Have[Any]]] = {
+            "address": self.addresses, "neighbour": self.neighbours,
+            "route": self.routes, "rule": self.rules,
+        }  # fmt: skip
+        return found[kind]
 
     @property
     def size(self) -> int:
@@ -73,8 +76,8 @@ class Reader:
         self._requests = requests
 
     async def read(self, look: Look, index: Index, work: Pass[Desired], table: LinkTable) -> Observed:
-        """Read what ``look`` covers. ``table``: the links as known, brought up to date when only some are looked
-        at. Raises Blocked when the kernel can't be read."""
+        """Read what ``look`` covers. ``table``: the links as known, brought up to date when only some are
+        looked at. Raises Blocked when the kernel can't be read."""
         try:
             return await self._read(look, index, work, table)
         except (NetlinkError, DumpInterrupted) as error:
@@ -112,7 +115,9 @@ class Reader:
     def link(self, *, ifindex: int = 0, name: str = "") -> LinkMsg | None:
         """One link by index or by name, None when there is none."""
         try:
-            replies = self._requests.request(wire.RTM_GETLINK, 0, rt.query_link(ifindex=ifindex, name=name or None))
+            replies = self._requests.request(
+                wire.RTM_GETLINK, 0, rt.query_link(ifindex=ifindex, name=name or None)
+            )
         except NetlinkError as error:
             if error.errno in (errno.ENODEV, errno.EINVAL):
                 return None
@@ -143,10 +148,13 @@ class Reader:
         if names is None:
             claims = work.owned.of("neighbour")
             if not (index.neighbours or claims or index.desired.foreign_remove):
-                # Nothing declared, nothing owned: only a mark could make one ours, and those lie on declared links.
+                # Nothing declared, nothing owned: only a mark could make one ours, and those lie on declared
+                # links.
                 names = frozenset(index.desired.links)
             else:
-                names = frozenset({*index.neighbours, *(str(key[1]) for key in claims), *index.desired.links})
+                names = frozenset(
+                    {*index.neighbours, *(str(key[1]) for key in claims), *index.desired.links}
+                )
         for name in names:
             ifindex = observed.links.index(name)
             if ifindex is None:
@@ -161,7 +169,8 @@ class Reader:
     # -- routes ---------------------------------------------------------------------------------------------
 
     async def _routes(self, observed: Observed, family: int, index: Index, work: Pass[Desired]) -> None:
-        """Ours by our protocol, those found by theirs; and where a declared one is missing, whoever has its key."""
+        """Ours by our protocol, those found by theirs; and where a declared one is missing, whoever has its
+        key."""
         want = {key for key in index.desired.routes if key[1] == family}
         claims = work.owned.of("route")
         mine = {key for key in claims if key[1] == family}
@@ -174,9 +183,8 @@ class Reader:
         else:
             protocols = {PROTO_LINXD}
             for key in mine:
-                protocol = claims[key].original.get("protocol")
-                if protocol is not None:
-                    protocols.add(int(protocol))
+                if "protocol" in claims[key].original:
+                    protocols.add(int(claims[key].original["protocol"]))
             for protocol in sorted(protocols):
                 keys = None if protocol == PROTO_LINXD else want | mine
                 await self._route_dump(observed, work, keys, family=family, protocol=protocol)
@@ -188,6 +196,7 @@ class Reader:
         self, observed: Observed, work: Pass[Desired], keys: set[Key] | None, **filters: int
     ) -> None:
         """Dump routes; those not in ``keys`` are passed over before they are decoded (None: take all)."""
+
         def decode(buf: bytes, start: int, end: int) -> RouteMsg | None:
             if keys is not None and ("route", *rt.route_key(buf, start, end)) not in keys:
                 return None
@@ -208,7 +217,8 @@ class Reader:
     async def _collect(
         self, kind: int, payload: bytes, decode: Callable[[bytes, int, int], T | None], work: Pass[Any]
     ) -> list[T]:
-        """A whole dump, decoded, with a breath after each datagram. One that changed meanwhile is made again."""
+        """A whole dump, decoded, with a breath after each datagram. One that changed meanwhile is made
+        again."""
         for attempt in range(ATTEMPTS):
             found: list[T] = []
             try:
@@ -235,4 +245,6 @@ RTM_F_CLONED = 0x200
 def recognise(table: LinkTable, owned: Owned) -> None:
     """Give links that were renamed from outside their declared names."""
     entries = owned.of("link").items()
-    table.recognise({str(key[1]): int(entry.facts["ifindex"]) for key, entry in entries if "ifindex" in entry.facts})
+    table.recognise(
+        {str(key[1]): int(entry.facts["ifindex"]) for key, entry in entries if "ifindex" in entry.facts}
+    )

@@ -77,7 +77,9 @@ def _ways(want: Route) -> tuple[Nexthop, ...]:
 
 def _way_words(via: str | None, dev: str | None, weight: int, onlink: bool) -> str:
     text = (f"via {via} " if via else "") + (f"dev {dev} " if dev else "")
-    return (text + (f"weight {weight} " if weight != 1 else "") + ("onlink" if onlink else "")).strip() or "none"
+    return (
+        text + (f"weight {weight} " if weight != 1 else "") + ("onlink" if onlink else "")
+    ).strip() or "none"
 
 
 def _metric_words(metrics: Sequence[tuple[int, int | str]]) -> str | None:
@@ -103,7 +105,9 @@ class RouteKind:
         if want.scope is not None and want.family == AF_INET and msg.scope != want.scope:
             scopes = {number: word for word, number in SCOPES.items()}
             found.append(
-                Change("scope", scopes.get(msg.scope, str(msg.scope)), scopes.get(want.scope, str(want.scope)))
+                Change(
+                    "scope", scopes.get(msg.scope, str(msg.scope)), scopes.get(want.scope, str(want.scope))
+                )
             )
         if msg.metrics != want.metrics:
             found.append(Change("metrics", _metric_words(msg.metrics), _metric_words(want.metrics)))
@@ -118,7 +122,9 @@ class RouteKind:
     def _compare_ways(self, want: Route, msg: RouteMsg, context: Context, found: list[Change]) -> None:
         wanted = _ways(want)
         if msg.nexthops:
-            observed = [(hop.gateway, hop.oif, hop.weight, bool(hop.flags & RTNH_F_ONLINK)) for hop in msg.nexthops]
+            observed = [
+                (hop.gateway, hop.oif, hop.weight, bool(hop.flags & RTNH_F_ONLINK)) for hop in msg.nexthops
+            ]
         else:
             observed = [(msg.gateway, msg.oif, 1, bool(msg.flags & RTNH_F_ONLINK))]
         if len(observed) == len(wanted) and all(
@@ -130,7 +136,8 @@ class RouteKind:
             return
         links = context.links
         have_text = " ".join(
-            _way_words(via, links.name(oif) if oif else None, weight, onlink) for via, oif, weight, onlink in observed
+            _way_words(via, links.name(oif) if oif else None, weight, onlink)
+            for via, oif, weight, onlink in observed
         )
         want_text = " ".join(_way_words(way.via, way.dev, way.weight, way.onlink) for way in wanted)
         found.append(Change("nexthop", have_text, want_text))
@@ -138,7 +145,9 @@ class RouteKind:
     def origin(self, have: Have[RouteMsg]) -> Origin:
         return origin_of(have.msg.protocol)
 
-    def original(self, want: Route | None, have: Have[RouteMsg], changes: Sequence[Change]) -> Mapping[str, str]:
+    def original(
+        self, want: Route | None, have: Have[RouteMsg], changes: Sequence[Change]
+    ) -> Mapping[str, str]:
         return {"protocol": str(have.msg.protocol)}
 
     def owner(self, have: Have[RouteMsg]) -> str:

@@ -23,7 +23,8 @@ HIGHEST_FREE = 32765
 
 def as_rule(msg: RuleMsg) -> Rule:
     """An observed rule in the form of a declared one."""
-    # FIB_RULE_PERMANENT and the "detached" flags are run-time state; a table of 0 comes with l3mdev and goto.
+    # FIB_RULE_PERMANENT and the "detached" flags are run-time state; a table of 0 comes with l3mdev and
+    # goto.
     return Rule(
         family=msg.family,
         priority=msg.priority or 0,
@@ -66,16 +67,18 @@ def choose_priorities(
 ) -> tuple[dict[Key, Rule], dict[Key, Have[RuleMsg]]]:
     """Give every rule declared without a priority the one it has or will have.
 
-    In order: the one that the ledger keeps, that of an observed rule with the same selectors (ours first), the
-    highest free one below 32766. Returned are the declared rules with priorities, and the observed rules under
-    the declared keys, so that both sides meet.
+    In order: the one that the ledger keeps, that of an observed rule with the same selectors (ours first),
+    the highest free one below 32766. Returned are the declared rules with priorities, and the observed rules
+    under the declared keys, so that both sides meet.
     """
     rules = dict(wanted)
     seen = dict(observed)
     open_rules = [(key, rule) for key, rule in wanted.items() if rule.priority is None]
     if not open_rules:
         return rules, seen
-    used = {int(key[2]) for key in observed} | {rule.priority for rule in wanted.values() if rule.priority is not None}
+    used = {int(key[2]) for key in observed} | {
+        rule.priority for rule in wanted.values() if rule.priority is not None
+    }
     used |= {int(entry.facts["priority"]) for entry in claims.values() if "priority" in entry.facts}
     spoken_for = {key for key in wanted if key[2] != -1}
     for key, rule in open_rules:
@@ -127,7 +130,9 @@ class RuleKind:
         protocol = have.msg.protocol or 0
         return Origin.DAEMON if protocol == 2 else origin_of(protocol)
 
-    def original(self, want: Rule | None, have: Have[RuleMsg], changes: Sequence[Change]) -> Mapping[str, str]:
+    def original(
+        self, want: Rule | None, have: Have[RuleMsg], changes: Sequence[Change]
+    ) -> Mapping[str, str]:
         return {"protocol": str(have.msg.protocol or 0)}
 
     def owner(self, have: Have[RuleMsg]) -> str:
@@ -168,7 +173,9 @@ class RuleKind:
             protocol = PROTO_LINXD
             if op.after is not None and "protocol" in op.after.original:
                 protocol = int(op.after.original["protocol"])
-            messages.append((wire.RTM_NEWRULE, wire.NLM_F_CREATE | wire.NLM_F_EXCL, _encode(op.want, protocol)))
+            messages.append(
+                (wire.RTM_NEWRULE, wire.NLM_F_CREATE | wire.NLM_F_EXCL, _encode(op.want, protocol))
+            )
         return messages
 
 

@@ -46,8 +46,8 @@ class Run:
         return key in self._wrote
 
     def judged(self, plan: Plan, standing: set[Key]) -> None:
-        """Take over what a diff said. Of objects that are as declared only those count that something was said
-        of before (``standing``)."""
+        """Take over what a diff said. Of objects that are as declared only those count that something was
+        said of before (``standing``)."""
         for key in plan.equal:
             if key in standing or key in self.conditions:
                 self.looked.add(key)
@@ -75,7 +75,8 @@ class Run:
     def note(self, op: Op) -> None:
         """The kernel's form is accepted from now on, and said once."""
         text = "; ".join(
-            f"{change.attribute}: asked {change.want or 'none'}, kernel has {change.have or 'none'}" for change in op.changes
+            f"{change.attribute}: asked {change.want or 'none'}, kernel has {change.have or 'none'}"
+            for change in op.changes
         )
         self.conditions[op.key] = Condition(op.key, op.name, State.NOTED, text)
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 """The rtnetlink source: whole passes and passes that follow an event, in rounds of observe, diff, apply.
 
-A round that wrote something is followed by a look at what may have changed with it, until nothing is left to do.
-It takes its sockets as arguments and knows neither the loop that drives it nor how a namespace is found.
+A round that wrote something is followed by a look at what may have changed with it, until nothing is left to
+do. It takes its sockets as arguments and knows neither the loop that drives it nor how a namespace is found.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from linxd.netlink.socket import Events, Requests
@@ -21,7 +21,7 @@ from linxd.sources.rtnl.diff import Plan, settle
 from linxd.sources.rtnl.events import EventReader
 from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, look_at
-from linxd.sources.rtnl.model import AF_INET, AF_INET6, Address, Desired, Link, Neighbour, Route
+from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired, Link
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
 from linxd.sources.rtnl.reader import Observed, Reader
@@ -38,8 +38,8 @@ LARGE = 4000
 class RtnlSource(Source[Desired, Observed]):
     """Links, addresses, routes, rules and neighbours of the namespace that ``requests`` was opened in.
 
-    ``events`` opens a new event socket in that namespace. ``identify`` names the process behind a port id, at
-    once. ``hold`` says why no address may be added and no link set up yet, "" when they may.
+    ``events`` opens a new event socket in that namespace. ``identify`` names the process behind a port id,
+    at once. ``hold`` says why no address may be added and no link set up yet, "" when they may.
     """
 
     name: ClassVar[str] = "rtnl"
@@ -69,7 +69,8 @@ class RtnlSource(Source[Desired, Observed]):
         self._standing: set[Key] = set()
         """Objects of which the last report on them said something."""
         self._proven: set[Key] = set()
-        """Objects that the kernel was seen to hold just as declared: what differs later is drift, never churn."""
+        """Objects that the kernel was seen to hold just as declared: what differs later is drift, never
+        churn."""
         self._looked_once = False
 
     # -- the four verbs -------------------------------------------------------------------------------------
@@ -96,7 +97,8 @@ class RtnlSource(Source[Desired, Observed]):
             await self._rounds(run, EVERYTHING)
             self._looked_once = True
         desired = work.desired
-        total = sum(map(len, (desired.links, desired.addresses, desired.routes, desired.rules, desired.neighbours)))
+        total = len(desired.links) + len(desired.addresses) + len(desired.routes)
+        total += len(desired.rules) + len(desired.neighbours)
         report = run.report(complete=not keyed, usec=int((time.monotonic() - started) * 1e6), total=total)
         kept = run.looked if keyed else self._standing
         self.pending = (self.pending - kept) | {c.key for c in report.conditions if c.state is State.PENDING}
@@ -120,12 +122,15 @@ class RtnlSource(Source[Desired, Observed]):
         observed = Observed(self.links, NOTHING)
         now = NOTHING
         later = NOTHING
+        # A link's state decides what became of all that stands on it: look, rather than believe older
+        # events.
+        look_only = any(hint.key is not None and hint.key[0] == "link" for hint in run.work.hints)
         for hint in run.work.hints:
             key = hint.key
             assert key is not None
             run.named(hint)
             kind = str(key[0])
-            if kind in ("link", "rule") or hint.seen is None:
+            if look_only or kind == "rule" or hint.seen is None:
                 now |= look_at(key)
                 if kind == "link":
                     later |= self.index.after_link(str(key[1]))
@@ -134,7 +139,7 @@ class RtnlSource(Source[Desired, Observed]):
             if hint.seen is not GONE:
                 self._put(observed, key, hint.seen)
             if kind == "address":
-                later |= self.index.after_address(AF_INET6 if ":" in str(key[2]) else AF_INET)
+                later |= self.index.after_address(key)
             if self.pending:
                 later |= self._waiting()
         if observed.keys:
@@ -155,7 +160,8 @@ class RtnlSource(Source[Desired, Observed]):
         return look
 
     async def _rounds(self, run: Run, look: Look, *, rounds: int = ROUNDS) -> Look:
-        """Observe, diff, apply until nothing is left to do. Returns what is still to be looked at, if anything."""
+        """Observe, diff, apply until nothing is left to do. Returns what is still to be looked at, if
+        anything."""
         for number in range(rounds):
             observed = await self._observe(run.work, look)
             if look.whole and run.work.owned.in_doubt():
@@ -198,7 +204,9 @@ class RtnlSource(Source[Desired, Observed]):
         if not todo:
             return NOTHING
         after = NOTHING
-        for outcome in await self._applier.apply(order(todo), self._planner.view(observed.links, self.index), work):
+        for outcome in await self._applier.apply(
+            order(todo), self._planner.view(observed.links, self.index), work
+        ):
             if outcome.condition is not None:
                 run.hold(outcome.op, outcome.condition)
             else:
@@ -208,13 +216,14 @@ class RtnlSource(Source[Desired, Observed]):
         return after
 
     def _look_after(self, op: Op) -> Look:
-        """Where an op may have changed more than its object, and the object itself until it was seen to hold."""
+        """Where an op may have changed more than its object, and the object itself until it was seen to
+        hold."""
         subject = op.subject
         look = NOTHING if op.key in self._proven and op.verb is not Verb.DELETE else look_at(op.key)
         if isinstance(subject, Link) or op.key[0] == "link":
             look |= look_at(op.key) | self.index.after_link(str(op.key[1]))
         elif op.key[0] == "address":
-            look |= self.index.after_address(AF_INET6 if ":" in str(op.key[2]) else AF_INET)
+            look |= self.index.after_address(op.key)
         return look
 
     # -- observing and planning -----------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The links of a namespace by index and by name, as every other kind of object needs them.
 
-A declared link that was renamed from outside keeps its declared name here, so that what stands on it is still
-recognised. Knows no socket and no ledger.
+A declared link that was renamed from outside keeps its declared name here, so that what stands on it is
+still recognised. Knows no socket and no ledger.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class LinkTable:
             del self._index[link.name]
 
     def recognise(self, known: Mapping[str, int]) -> None:
-        """Links of ours by declared name and index: one that bears another name now keeps the declared one."""
+        """Links of ours by declared name and index: one that bears another name now keeps the declared
+        one."""
         self._alias = {
             ifindex: name
             for name, ifindex in known.items()
@@ -62,7 +63,8 @@ class LinkTable:
         return next((index for index, alias in self._alias.items() if alias == name), None)
 
     def name(self, ifindex: int) -> str:
-        """Its declared name, else its kernel name, else ``if7`` (as ip(8) writes an index without a name)."""
+        """Its declared name, else its kernel name, else ``if7`` (as ip(8) writes an index without a
+        name)."""
         alias = self._alias.get(ifindex)
         if alias is not None:
             return alias
