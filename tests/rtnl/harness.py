@@ -99,7 +99,9 @@ class World:
         self.desired = load(self.netns, file=path).rtnl
         return self.desired
 
-    async def go(self, text: str | None = None, *, trigger: Trigger = Trigger.RESYNC, write: bool = True) -> Report:
+    async def go(
+        self, text: str | None = None, *, trigger: Trigger = Trigger.RESYNC, write: bool = True
+    ) -> Report:
         """One whole pass."""
         if text is not None:
             self.declare(text)
@@ -125,7 +127,9 @@ class World:
 
     def writes(self, since: int = 0) -> list[int]:
         """Types of all messages sent that are not mere questions."""
-        return [m.type for datagram in self.sent[since:] for m in wire.messages(datagram) if m.type not in READS]
+        return [
+            m.type for datagram in self.sent[since:] for m in wire.messages(datagram) if m.type not in READS
+        ]
 
     # -- healing --------------------------------------------------------------------------------------------
 
@@ -163,7 +167,10 @@ class World:
             except TimeoutError:
                 if holds():
                     return
-                said = [f"{r.trigger}: {[o.describe() for o in r.drifted]} {r.conditions}" for r in self.reports[-4:]]
+                said = [
+                    f"{r.trigger}: {[o.describe() for o in r.drifted]} {r.conditions}"
+                    for r in self.reports[-4:]
+                ]
                 raise AssertionError(f"not within {seconds} s: {what or holds}; reports: {said}") from None
 
     async def sabotage(self, *commands: str) -> None:
