@@ -18,8 +18,8 @@ class Alarm(Protocol):
     """One alarm, in the hands of one owner."""
 
     def set(self, when: float | None) -> None:
-        """Ring once at ``when`` (seconds of the clock; in the past: at once), instead of what was set before.
-        None: don't ring."""
+        """Ring once at ``when`` (seconds of the clock; in the past: at once), instead of what was set
+        before. None: don't ring."""
 
     def close(self) -> None:
         """Never ring again."""
@@ -38,8 +38,9 @@ class Clock(Protocol):
 class BootClock:
     """CLOCK_BOOTTIME: CLOCK_MONOTONIC plus the time spent in suspend.
 
-    asyncio's own timers wait on CLOCK_MONOTONIC, so a 30 s timer set before a night's suspend still has its 30 s
-    to go in the morning. A timerfd on CLOCK_BOOTTIME has expired by then and wakes the event loop at once.
+    asyncio's own timers wait on CLOCK_MONOTONIC, so a 30 s timer set before a night's suspend still has its
+    30 s to go in the morning. A timerfd on CLOCK_BOOTTIME has expired by then and wakes the event loop at
+    once.
     """
 
     def now(self) -> float:
@@ -95,8 +96,8 @@ class _TimerFd:
 
 
 class _CallLater:
-    # Where timerfd is forbidden (a system call filter): right but for suspend, after which the alarm comes late
-    # by as much as was left of it.
+    # Where timerfd is forbidden (a system call filter): right but for suspend, after which the alarm comes
+    # late by as much as was left of it.
 
     def __init__(self, clock: Clock, ring: Callable[[], None]) -> None:
         self._clock = clock

@@ -18,7 +18,8 @@ from linxd.source import transient
 
 BACKOFF_FIRST = 0.1
 BACKOFF_LAST = 60.0
-"""Seconds between two tries of something that fails for the moment: doubling, plus up to a quarter at random."""
+"""Seconds between two tries of something that fails for the moment: doubling, plus up to a quarter at
+random."""
 
 FIGHT_HEALS = 5
 FIGHT_WINDOW = 10.0
@@ -41,7 +42,8 @@ Fingerprint: TypeAlias = tuple[Verb, tuple[Change, ...], Named | None, tuple[str
 
 
 def fingerprint(op: Op) -> Fingerprint:
-    """What an op that failed for good must differ in to be tried again: what is declared or what was observed."""
+    """What an op that failed for good must differ in to be tried again: what is declared or what was
+    observed."""
     return op.verb, op.changes, op.want, op.given
 
 
@@ -98,8 +100,8 @@ class Gate:
     def admit(self, op: Op, *, event: bool = False) -> Condition | None:
         """Whether ``op`` may be tried now: None, or the condition in which its object stays.
 
-        ``event``: the pass follows a kernel event. What an object waited for (pending) may just have come, so its
-        backoff then counts for no more than its first step.
+        ``event``: the pass follows a kernel event. What an object waited for (pending) may just have come,
+        so its backoff then counts for no more than its first step.
         """
         now = self._clock()
         failure = self._failures.get(op.key)
@@ -121,7 +123,8 @@ class Gate:
     # -- told after it --------------------------------------------------------------------------------------
 
     def applied(self, op: Op, *, heal: bool = True) -> None:
-        """The kernel took ``op``. ``heal`` False: it was new (a first pass, a new declaration), nobody undid it."""
+        """The kernel took ``op``. ``heal`` False: it was new (a first pass, a new declaration), nobody undid
+        it."""
         self._forget(op.key)
         self.moved([op.key])
         if not heal:
@@ -154,8 +157,8 @@ class Gate:
         return condition
 
     def refused(self, condition: Condition, op: Op | None = None) -> None:
-        """As `failed`, in a source's own words and judgement of what is transient. Without an op nothing is held,
-        the object is merely looked at again if the failure was transient."""
+        """As `failed`, in a source's own words and judgement of what is transient. Without an op nothing is
+        held, the object is merely looked at again if the failure was transient."""
         if op is None and not condition.transient:
             return
         now = self._clock()
@@ -225,7 +228,8 @@ class Gate:
         return None
 
     def due(self) -> tuple[Key, ...]:
-        """The objects whose time has come. Each is named once: the pass that follows tries it or leaves it."""
+        """The objects whose time has come. Each is named once: the pass that follows tries it or leaves
+        it."""
         now = self._clock()
         keys: dict[Key, None] = {}
         while self._queue and self._queue[0][0] <= now:

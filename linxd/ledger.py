@@ -38,7 +38,8 @@ class MemoryLedger:
     def __init__(self) -> None:
         self._kinds: dict[str, dict[Key, Entry]] = {}
         self._lent: set[str] = set()
-        """Kinds of which a snapshot is out: their dictionary is replaced, not changed, by the next change."""
+        """Kinds of which a snapshot is out: their dictionary is replaced, not changed, by the next
+        change."""
         self._doubts: dict[Key, Doubt] = {}
 
     def __len__(self) -> int:
@@ -90,7 +91,8 @@ class MemoryLedger:
             self._write_put(changes)
             self._put(changes)
 
-    # What a file does before memory changes. `_write_outcome` never raises; the others may, with LedgerError.
+    # What a file does before memory changes. `_write_outcome` never raises; the others may, with
+    # LedgerError.
 
     def _write_intent(self, changes: Entries) -> None:
         pass
@@ -109,8 +111,9 @@ class MemoryLedger:
             if doubt is None:
                 before = self.get(key)
             else:
-                # A second write before the outcome of the first is known. A found entry of the first is kept,
-                # with the value found first; one that claims more is not, the object may be a stranger's.
+                # A second write before the outcome of the first is known. A found entry of the first is
+                # kept, with the value found first; one that claims more is not, the object may be a
+                # stranger's.
                 first = doubt.after
                 before = first if first is not None and first.claim is Claim.FOUND else doubt.before
             self._doubts[key] = Doubt(before, after)
@@ -167,16 +170,17 @@ def _kept(current: Entry | None, entry: Entry | None) -> Entry | None:
 class FileLedger(MemoryLedger):
     """A ledger in ``directory/SOURCE.ledger`` that is right again after a crash at any moment.
 
-    One line of JSON per call, appended by a single write: a line is whole and counts, or was never finished and
-    counts for nothing, and then the call had not returned. There is no fsync: the file lies in /run, a tmpfs, and
-    outlives the process, which is all it must; a machine that goes down takes the kernel's state with it.
+    One line of JSON per call, appended by a single write: a line is whole and counts, or was never finished
+    and counts for nothing, and then the call had not returned. There is no fsync: the file lies in /run, a
+    tmpfs, and outlives the process, which is all it must; a machine that goes down takes the kernel's state
+    with it.
 
-    The first line names the boot and the namespace (SO_NETNS_COOKIE) for which the rest holds; a file of another
-    one is replaced and `note` says so. Behind something that can't be read nothing is believed and `problem`
-    says so. The file is rewritten in small steps when most of it is past.
+    The first line names the boot and the namespace (SO_NETNS_COOKIE) for which the rest holds; a file of
+    another one is replaced and `note` says so. Behind something that can't be read nothing is believed and
+    `problem` says so. The file is rewritten in small steps when most of it is past.
 
-    Constructing one never fails: while the directory can't be written, `problem` says why and each `intend` and
-    `put` tries again and raises LedgerError.
+    Constructing one never fails: while the directory can't be written, `problem` says why and each `intend`
+    and `put` tries again and raises LedgerError.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, boot_id: str, cookie: int, source: str) -> None:
@@ -246,8 +250,8 @@ class FileLedger(MemoryLedger):
             else:
                 self._append([verb, keys], len(keys))
         except LedgerError:
-            # The kernel has decided already, so memory follows. Should we crash before the file does, it still
-            # holds the intention, which nobody trusts.
+            # The kernel has decided already, so memory follows. Should we crash before the file does, it
+            # still holds the intention, which nobody trusts.
             self._behind = True
 
     def _append(self, line: list[object], records: int) -> None:
@@ -272,7 +276,8 @@ class FileLedger(MemoryLedger):
     # -- keeping it small -----------------------------------------------------------------------------------
 
     def _compact(self) -> None:
-        """Go on with the next file, by about as much as was written since: no call takes long, and it gets done."""
+        """Go on with the next file, by about as much as was written since: no call takes long, and it gets
+        done."""
         file = self._file
         if file is None or self._behind:
             return

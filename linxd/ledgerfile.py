@@ -28,7 +28,8 @@ class LineFile:
         self.unpaid = 0
         """Records written since the next file was last worked on."""
         self.give_up_until = 0
-        """After a next file that could not be written: how many records this one may have before another try."""
+        """After a next file that could not be written: how many records this one may have before another
+        try."""
         if owner is not None and os.geteuid() == 0:
             # Root at work on a scope's ledger (a release) leaves it to the user whose directory that is.
             status = os.stat(owner)
@@ -130,6 +131,8 @@ def keys_of(item: object) -> list[Key]:
 
 def _key(item: object) -> Key:
     match item:
-        case list(members) if members and type(members[0]) is str and all(type(m) in (str, int) for m in members):
+        case list(members) if (
+            members and type(members[0]) is str and all(type(m) in (str, int) for m in members)
+        ):
             return tuple(members)
     raise ValueError("not a key")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The diff of a source whose desired and observed states are objects by key: the ownership table, row by row.
+"""The diff of a source whose desired and observed states are objects by key: the ownership table, row by
+row.
 
 Pure, and free of any subsystem: what differs between two objects, and whose hand one shows, the caller says.
 """
@@ -30,9 +31,9 @@ def compare(
 ) -> Patch:
     """The patch that takes the observed objects of ``kind`` to the desired ones, touching only what it may.
 
-    ``changes(have, want)`` names what differs; both have the same key. ``origin`` reads an object's mark, if its
-    kind bears one. ``take``: on-conflict = "take". ``only``: the keys that were looked at, where that was not
-    everything. Deletions stand first, so that what they free can be used;
+    ``changes(have, want)`` names what differs; both have the same key. ``origin`` reads an object's mark, if
+    its kind bears one. ``take``: on-conflict = "take". ``only``: the keys that were looked at, where that
+    was not everything. Deletions stand first, so that what they free can be used;
     desired objects keep their order, which is for the caller to choose. Observed objects that are neither
     desired nor owned nor marked are left alone.
     """
@@ -88,7 +89,8 @@ def compare(
 
 
 def leave_settled(patch: Patch, owned: Owned) -> Patch:
-    """Take out of a patch what the kernel has settled on for what was asked; what is left of nothing is noted.
+    """Take out of a patch what the kernel has settled on for what was asked; what is left of nothing is
+    noted.
 
     For a diff of a source's own making; `compare` does it by itself.
     """

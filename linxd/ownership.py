@@ -49,7 +49,8 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Row of the table that applied, what to do, the object's condition and the claim that holds afterwards."""
+    """Row of the table that applied, what to do, the object's condition and the claim that holds
+    afterwards."""
 
     row: int
     action: Action
@@ -70,9 +71,9 @@ def decide(
     """Apply the ownership table to one object.
 
     ``claim``: the ledger's; ``None`` both when the ledger lacks the object and when an entry was left unsure
-    by a crash and no mark bears it out. ``take``: on-conflict = "take" for this object. ``adoptable``: row 5, a
-    link of the declared kind (or none declared) or a sysctl, whose differences may simply be set. ``reach``:
-    foreign = "remove" covers this object. A mark without a ledger entry stands for ``made``.
+    by a crash and no mark bears it out. ``take``: on-conflict = "take" for this object. ``adoptable``: row
+    5, a link of the declared kind (or none declared) or a sysctl, whose differences may simply be set.
+    ``reach``: foreign = "remove" covers this object. A mark without a ledger entry stands for ``made``.
     """
     if claim is None and origin is Origin.MARK and seen is not Seen.ABSENT:
         claim = Claim.MADE

@@ -14,7 +14,8 @@ from typing import Protocol, TypeAlias
 
 Key: TypeAlias = tuple[str | int, ...]
 """Identity of an object within a scope. The first member is its kind, the rest is what SPEC calls identity:
-``("link", "eth0")``, ``("route", 4, 254, "10.0.0.0/24", 0, 100)``. JSON scalars only, so that it can be stored."""
+``("link", "eth0")``, ``("route", 4, 254, "10.0.0.0/24", 0, 100)``. JSON scalars only, so that it can be
+stored."""
 
 
 class Verb(enum.StrEnum):
@@ -79,12 +80,12 @@ class Change:
 class Op:
     """One change of one object.
 
-    ``want`` is absent from a delete, ``have`` from a create; a recreate has both and names in ``changes`` the
-    immutable attributes that force it. ``needs`` are the objects that must be there first: when one of them
-    fails, the op is held and its object is pending. ``after`` is the ledger entry that holds once the kernel
-    has acknowledged, as decided by linxd.ownership; ``None`` is "not ours any more". ``given``: what else was
-    observed that decides whether the kernel accepts the op ("dev eth0 up", the gateway's address): an op that
-    failed for good is tried again when the words of its patch or these change.
+    ``want`` is absent from a delete, ``have`` from a create; a recreate has both and names in ``changes``
+    the immutable attributes that force it. ``needs`` are the objects that must be there first: when one of
+    them fails, the op is held and its object is pending. ``after`` is the ledger entry that holds once the
+    kernel has acknowledged, as decided by linxd.ownership; ``None`` is "not ours any more". ``given``: what
+    else was observed that decides whether the kernel accepts the op ("dev eth0 up", the gateway's address):
+    an op that failed for good is tried again when the words of its patch or these change.
     """
 
     verb: Verb
@@ -121,7 +122,8 @@ class Op:
         return line
 
     def attributes(self) -> dict[str, str]:
-        """The changes as wanted values by attribute (empty string: withdrawn), for the bus and the journal."""
+        """The changes as wanted values by attribute (empty string: withdrawn), for the bus and the
+        journal."""
         return {change.attribute: change.want or "" for change in self.changes}
 
 
@@ -137,10 +139,10 @@ class Claim(enum.StrEnum):
 class Entry:
     """What the ledger keeps of one object.
 
-    ``original``: what stood there first, as far as it must be given back (a sysctl's value, the protocol of a
-    found route). ``settled``: attribute -> the form that the kernel gave back right after our own write, with
-    ``asked`` the value that it answers; both hold until the declaration asks for something else. ``facts``:
-    what identifies the object besides its key (a link's ifindex, a rule's chosen priority).
+    ``original``: what stood there first, as far as it must be given back (a sysctl's value, the protocol of
+    a found route). ``settled``: attribute -> the form that the kernel gave back right after our own write,
+    with ``asked`` the value that it answers; both hold until the declaration asks for something else.
+    ``facts``: what identifies the object besides its key (a link's ifindex, a rule's chosen priority).
     ``sure`` is False while a write is in flight: after a crash such an entry counts only with a kernel mark.
     """
 
@@ -207,10 +209,11 @@ class Culprit:
 class Report:
     """What one pass found and did.
 
-    ``drifted``: the ops that were needed; ``applied``: those that the kernel acknowledged (fewer on failure or
-    while paused). ``total``: objects declared. ``complete``: the pass looked at everything; else ``looked`` names
-    what it looked at (left empty: the hinted objects and those it speaks of). ``usec``: duration of the pass;
-    ``heal_usec``: from reading the event to the kernel's last acknowledgement, 0 without an event.
+    ``drifted``: the ops that were needed; ``applied``: those that the kernel acknowledged (fewer on failure
+    or while paused). ``total``: objects declared. ``complete``: the pass looked at everything; else
+    ``looked`` names what it looked at (left empty: the hinted objects and those it speaks of). ``usec``:
+    duration of the pass; ``heal_usec``: from reading the event to the kernel's last acknowledgement, 0
+    without an event.
     """
 
     trigger: Trigger

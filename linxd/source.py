@@ -23,15 +23,15 @@ O = TypeVar("O")  # noqa: E741 - the contract speaks of D and O
 """A source's observed state."""
 
 
-class Unsupported(Exception):
+class Unsupported(Exception):  # noqa: N818 - a fact, not an error
     """Raised by `Source.subscribe`: there are no events here, run on the timer alone."""
 
 
-class Gone(Exception):
+class Gone(Exception):  # noqa: N818 - a fact, not an error
     """The namespace ended under the source. The loop stops and writes nowhere any more."""
 
 
-class Blocked(Exception):
+class Blocked(Exception):  # noqa: N818 - a state, as people see it
     """The pass can't run at all (observation failed, a ruleset does not load). Its text is for people."""
 
 
@@ -76,9 +76,9 @@ _TRANSIENT = frozenset(
 def transient(number: int) -> bool:
     """Whether an op refused with this errno is worth another try though nothing we know of has changed.
 
-    The others (EINVAL, EOPNOTSUPP, ERANGE, EPERM, EAFNOSUPPORT, ENAMETOOLONG …) say that the request itself won't
-    do: it is held until what is declared or observed changes. Where the kernel uses one errno for both, the
-    source says which it is, in `Condition.transient`.
+    The others (EINVAL, EOPNOTSUPP, ERANGE, EPERM, EAFNOSUPPORT, ENAMETOOLONG …) say that the request itself
+    won't do: it is held until what is declared or observed changes. Where the kernel uses one errno for
+    both, the source says which it is, in `Condition.transient`.
     """
     return number in _TRANSIENT
 
@@ -87,9 +87,10 @@ def transient(number: int) -> bool:
 class Hint:
     """A kernel event that says "look now, here".
 
-    ``key`` None means "something, look at everything" (a lost event, say). ``seen`` is the source's own form of
-    what the event carried (that the object went, too), None when only a look can tell. ``at``: CLOCK_MONOTONIC seconds at which it was read.
-    ``broken``: the subscription ended by itself; the loop closes it, subscribes again and looks at everything.
+    ``key`` None means "something, look at everything" (a lost event, say). ``seen`` is the source's own form
+    of what the event carried (that the object went, too), None when only a look can tell. ``at``:
+    CLOCK_MONOTONIC seconds at which it was read. ``broken``: the subscription ended by itself; the loop
+    closes it, subscribes again and looks at everything.
     """
 
     key: Key | None
@@ -100,8 +101,8 @@ class Hint:
 
 
 class Doubt(NamedTuple):
-    """A write of which the ledger does not know whether the kernel did it: the entry that held before, and the
-    one that holds if it did (None: gone)."""
+    """A write of which the ledger does not know whether the kernel did it: the entry that held before, and
+    the one that holds if it did (None: gone)."""
 
     before: Entry | None
     after: Entry | None
@@ -115,8 +116,8 @@ class Owned(Protocol):
     """
 
     def get(self, key: Key) -> Entry | None:
-        """The entry of one object. While a write is in flight, or in doubt after a crash, it is not ``sure``: the
-        intended entry then, or the one that held before if the intention is to be gone."""
+        """The entry of one object. While a write is in flight, or in doubt after a crash, it is not
+        ``sure``: the intended entry then, or the one that held before if the intention is to be gone."""
 
     def of(self, kind: str) -> Mapping[Key, Entry]:
         """All entries of one kind, as `get` gives them; a snapshot that stays as it is."""
@@ -131,7 +132,8 @@ class Owned(Protocol):
         """
 
     def settle(self, keys: Iterable[Key]) -> None:
-        """The kernel did it: the intended entries hold. Never fails; keys without an intention count for nothing."""
+        """The kernel did it: the intended entries hold. Never fails; keys without an intention count for
+        nothing."""
 
     def revert(self, keys: Iterable[Key]) -> None:
         """The kernel refused: what held before the intention holds. Never fails, as `settle`."""
@@ -143,9 +145,10 @@ class Owned(Protocol):
 def settle_unsure(owned: Owned, borne_out: Callable[[Key, Entry], bool | None]) -> tuple[Key, ...]:
     """Decide what became of the writes that a crash, or a pass that was cut short, left in doubt.
 
-    To be called with a complete observation at the start of a pass that looks at everything; a pass that runs
-    nested in another's checkpoint must not. ``borne_out`` looks at the kernel's object: True when it bears our
-    mark, or when the entry's facts (a link's ifindex) fit; False when it is there without; None when it is absent.
+    To be called with a complete observation at the start of a pass that looks at everything; a pass that
+    runs nested in another's checkpoint must not. ``borne_out`` looks at the kernel's object: True when it
+    bears our mark, or when the entry's facts (a link's ifindex) fit; False when it is there without; None
+    when it is absent.
 
     - A ``made`` or ``taken`` entry counts only if borne out; else what held before counts.
     - A ``found`` entry always counts: it claims nothing, and its original value must not be lost.
@@ -174,11 +177,11 @@ async def _no_checkpoint() -> None:
 class Pass(Generic[D]):
     """One run of a source: what it is to reach, with what it owns, and why it runs.
 
-    ``hints`` empty means "look at everything". ``checkpoint`` must be awaited between slices of work of at most
-    10 ms or so, with no write in flight: it keeps the process responsive, counts as progress for the watchdog,
-    and may run a short hinted pass of the same source before it returns, if that is `interruptible`. ``admit`` is
-    asked before each op is tried: None is "go ahead", a condition is "leave it, the object stays as this says"
-    (backoff, a fight, a pause that began meanwhile).
+    ``hints`` empty means "look at everything". ``checkpoint`` must be awaited between slices of work of at
+    most 10 ms or so, with no write in flight: it keeps the process responsive, counts as progress for the
+    watchdog, and may run a short hinted pass of the same source before it returns, if that is
+    `interruptible`. ``admit`` is asked before each op is tried: None is "go ahead", a condition is "leave
+    it, the object stays as this says" (backoff, a fight, a pause that began meanwhile).
     """
 
     desired: D
@@ -211,8 +214,8 @@ class Source(abc.ABC, Generic[D, O]):
     watch: ClassVar[str] = "timer"
     """``event``, ``event+poll``, ``poll`` or ``timer``: how drift is noticed between two resyncs."""
     interruptible: ClassVar[bool] = False
-    """Whether a hinted pass may run while another awaits its checkpoint, so that healing one object need not wait
-    for a look at 100,000."""
+    """Whether a hinted pass may run while another awaits its checkpoint, so that healing one object need not
+    wait for a look at 100,000."""
 
     @abc.abstractmethod
     async def observe(self, work: Pass[D]) -> O:
@@ -229,7 +232,8 @@ class Source(abc.ABC, Generic[D, O]):
     def subscribe(self, notify: Callable[[Hint], None]) -> Subscription:
         """Have ``notify`` called in the running event loop for each hint.
 
-        Raises `Unsupported` (then the timer alone drives the loop), `Gone`, or OSError (then it is tried again).
+        Raises `Unsupported` (then the timer alone drives the loop), `Gone`, or OSError (then it is tried
+        again).
         """
         raise Unsupported(self.name)
 
@@ -237,20 +241,22 @@ class Source(abc.ABC, Generic[D, O]):
 class ObjectSource(Source[D, O]):
     """A source whose ops are carried out one by one: write `observe`, `diff` and `apply`, and it is one.
 
-    It keeps the order that the rest rests on: ask whether the op may be tried, hold it when an object that it
-    needs is not there, write the ledger ahead, apply, settle or revert. One refused op holds up nothing else.
+    It keeps the order that the rest rests on: ask whether the op may be tried, hold it when an object that
+    it needs is not there, write the ledger ahead, apply, settle or revert. One refused op holds up nothing
+    else.
     """
 
     keyed: ClassVar[bool] = False
-    """Whether `observe` looks only at the hinted objects when ``work.full`` is False. Without it every pass looks
-    at everything."""
+    """Whether `observe` looks only at the hinted objects when ``work.full`` is False. Without it every pass
+    looks at everything."""
 
     @abc.abstractmethod
     def apply(self, op: Op) -> None:
         """Make one change. Raises OSError when it is refused; its strerror is what people will read."""
 
     def read_back(self, op: Op) -> tuple[Change, ...]:
-        """What the object has right after ``op``, where that is not what was asked (a form of the kernel's own).
+        """What the object has right after ``op``, where that is not what was asked (a form of the kernel's
+        own).
 
         It is accepted until the declaration asks for something else, if `diff` passes its patch through
         `linxd.objects.leave_settled` as `linxd.objects.compare` does. The default does not look.
@@ -258,7 +264,8 @@ class ObjectSource(Source[D, O]):
         return ()
 
     def borne_out(self, observed: O, key: Key, entry: Entry) -> bool | None:
-        """For `settle_unsure`. The default trusts nothing: for objects without a mark that is all one can do."""
+        """For `settle_unsure`. The default trusts nothing: for objects without a mark that is all one can
+        do."""
         return False
 
     async def reconcile(self, work: Pass[D]) -> Report:

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""What a loop has to say of itself: its state, its counts, its times, and the condition of each object.
+
+Bookkeeping without I/O; it does not know how a pass runs.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from linxd.patch import Condition, Key, Report, State, Trigger
+
+
+class LoopState(enum.StrEnum):
+    """See SPEC's table: what a loop is, as far as its last pass told."""
+
+    STARTING = "starting"
+    CONVERGED = "converged"
+    DEGRADED = "degraded"
+    CONTENDED = "contended"
+    BLOCKED = "blocked"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A loop at one moment.
+
+    ``generation`` counts declarations from 1; ``reached`` is the one that the last pass over everything
+    served. ``counts``: objects by state; what is declared and has no condition is done. ``passes`` ended;
+    ``drifts``: objects that were found changed; ``overruns``: how often events were lost. Moments are in
+    microseconds, of CLOCK_REALTIME and, ``…_monotonic``, of CLOCK_MONOTONIC; 0 is never. ``heal_usec``:
+    last, median and 99th percentile of the time from reading an event to the kernel's last acknowledgement.
+    ``paused_until``: seconds of the loop's clock. ``resync``: seconds, 0 for never.
+    """
+
+    name: str
+    source: str
+    watch: str
+    state: LoopState
+    generation: int = 1
+    reached: int = 0
+    resync: float = 0.0
+    total: int = 0
+    counts: Mapping[State, int] = field(default_factory=dict)
+    last_error: str = ""
+    subscription_error: str = ""
+    passes: int = 0
+    drifts: int = 0
+    ops_applied: int = 0
+    overruns: int = 0
+    last_pass: int = 0
+    last_pass_monotonic: int = 0
+    last_patch: int = 0
+    last_patch_monotonic: int = 0
+    last_patch_ops: int = 0
+    heal_usec: tuple[int, int, int] = (0, 0, 0)
+    paused_until: float | None = None
+
+
+class Conditions:
+    """The condition of each object that is not simply done, counted by state."""
+
+    def __init__(self) -> None:
+        self._of: dict[Key, Condition] = {}
+        self._counts: Counter[State] = Counter()
+
+    @property
+    def of(self) -> Mapping[Key, Condition]:
+        """By key; a view."""
+        return MappingProxyType(self._of)
+
+    def count(self, state: State) -> int:
+        """Objects in that state."""
+        return self._counts[state]
+
+    def replace(self, conditions: Iterable[Condition], *, looked: Iterable[Key] | None) -> None:
+        """Take over what a pass says of ``looked``, None being everything."""
+        if looked is None:
+            self._of = {condition.key: condition for condition in conditions}
+            self._counts = Counter(condition.state for condition in self._of.values())
+            return
+        for key in looked:
+            self._take(key)
+        for condition in conditions:
+            self._take(condition.key)
+            self._of[condition.key] = condition
+            self._counts[condition.state] += 1
+
+    def _take(self, key: Key) -> None:
+        condition = self._of.pop(key, None)
+        if condition is not None:
+            self._counts[condition.state] -= 1
+
+
+class Latencies:
+    """The latest times of one kind, in microseconds."""
+
+    def __init__(self, keep: int = 512) -> None:
+        self._values: deque[int] = deque(maxlen=keep)
+
+    def add(self, usec: int) -> None:
+        """One more."""
+        self._values.append(usec)
+
+    def summary(self) -> tuple[int, int, int]:
+        """Last, median, 99th percentile; zeros as long as there is none."""
+        if not self._values:
+            return (0, 0, 0)
+        ordered = sorted(self._values)
+        last = len(ordered) - 1
+        return (self._values[-1], ordered[last // 2], ordered[round(last * 0.99)])
+
+
+class Account:
+    """The sum of all reports so far."""
+
+    def __init__(self) -> None:
+        self.conditions = Conditions()
+        self.total = 0
+        self.passes = 0
+        self.drifts = 0
+        self.ops_applied = 0
+        self.last_pass = 0
+        self.last_pass_monotonic = 0
+        self.last_patch = 0
+        self.last_patch_monotonic = 0
+        self.last_patch_ops = 0
+        self.heals = Latencies()
+        self._drifting: set[Key] = set()
+
+    def enter(
+        self, report: Report, *, drifted: set[Key], applied: set[Key], looked: Collection[Key] | None
+    ) -> None:
+        """Add a report with the keys of its ops. ``looked``: what it is about, None being everything."""
+        self.conditions.replace(report.conditions, looked=looked)
+        if report.trigger not in (Trigger.START, Trigger.CONFIG):
+            # Held back, an object is found drifted pass after pass; it drifted once.
+            self.drifts += len(drifted - self._drifting)
+        if looked is None:
+            self._drifting = drifted - applied
+            self.total = report.total
+        else:
+            self._drifting.difference_update(looked)
+            self._drifting |= drifted - applied
+        self.passes += 1
+        self.last_pass, self.last_pass_monotonic = time.time_ns() // 1000, time.monotonic_ns() // 1000
+        if report.applied:
+            self.ops_applied += len(report.applied)
+            self.last_patch, self.last_patch_monotonic = self.last_pass, self.last_pass_monotonic
+            self.last_patch_ops = len(report.applied)
+        if report.heal_usec:
+            self.heals.add(report.heal_usec)
+
+    def counts(self, contended: Collection[Key]) -> dict[State, int]:
+        """Objects by state, those that are fought over counted as contended whatever their last pass
+        said."""
+        counts = {state: self.conditions.count(state) for state in State}
+        for key in contended:
+            condition = self.conditions.of.get(key)
+            if condition is not None:
+                counts[condition.state] -= 1
+        counts[State.CONTENDED] += len(contended)
+        others = sum(count for state, count in counts.items() if state is not State.DONE)
+        counts[State.DONE] = max(0, self.total - others)
+        return counts
