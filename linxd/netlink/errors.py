@@ -61,12 +61,12 @@ class NetlinkError(OSError):
         return f"{self.strerror}: {self.text}" if self.text else self.strerror
 
 
-class DumpInterrupted(Exception):
+class DumpInterrupted(Exception):  # noqa: N818 - the kernel's word for it
     """What was being dumped changed meanwhile (NLM_F_DUMP_INTR): the whole is not to be trusted, ask
     again."""
 
 
-class Overrun(Exception):
+class Overrun(Exception):  # noqa: N818 - not a fault, a reason to look at everything
     """Events were lost: whatever the socket watches may have changed."""
 
 

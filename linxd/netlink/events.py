@@ -13,6 +13,7 @@ import struct
 import sys
 from collections.abc import Iterable, Sequence
 from types import TracebackType
+from typing import Self
 
 from linxd.netlink.errors import Overrun
 from linxd.netlink.wire import (
@@ -62,7 +63,7 @@ class Events:
         for group in groups:
             sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
-    def __enter__(self) -> Events:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -50,7 +50,8 @@ from linxd.netlink.wire import (
 
 class RuleMsg(NamedTuple):
     """A policy rule. None is "not given", as opposed to 0. ``src`` and ``dst`` are "A/LEN"; ``action`` is
-    FR_ACT_*, ``goto`` its target; ``flow`` are realms; ranges are (first, last), inclusive."""
+    FR_ACT_*, ``goto`` its target; a full mask of ports or DSCP is None; ``flow`` are realms; ranges are
+    (first, last), inclusive."""
 
     family: int
     priority: int | None = None
@@ -106,6 +107,11 @@ def decode_rule(buf: bytes, start: int, end: int) -> RuleMsg:
             payload = found.get(kind)
             return None if payload is None else int(form.unpack(payload)[0])
 
+        def mask(kind: int, form: struct.Struct, full: int) -> int | None:
+            # since Linux 6.15 the kernel adds the full one to what was given without any
+            value = number(kind, form)
+            return None if value == full else value
+
         def span(kind: int, form: struct.Struct) -> tuple[int, int] | None:
             payload = found.get(kind)
             if payload is None:
@@ -149,11 +155,11 @@ def decode_rule(buf: bytes, start: int, end: int) -> RuleMsg:
             protocol=number(FRA_PROTOCOL, _U8) or 0,
             flow=number(FRA_FLOW) or 0,
             dscp=number(FRA_DSCP, _U8),
-            dscp_mask=number(FRA_DSCP_MASK, _U8),
+            dscp_mask=mask(FRA_DSCP_MASK, _U8, 0x3F),
             flowlabel=number(FRA_FLOWLABEL, _BE32),
             flowlabel_mask=number(FRA_FLOWLABEL_MASK, _BE32),
-            sport_mask=number(FRA_SPORT_MASK, _U16),
-            dport_mask=number(FRA_DPORT_MASK, _U16),
+            sport_mask=mask(FRA_SPORT_MASK, _U16, 0xFFFF),
+            dport_mask=mask(FRA_DPORT_MASK, _U16, 0xFFFF),
         )
     except struct.error as error:
         raise WireError(f"rule: {error}") from None

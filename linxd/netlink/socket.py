@@ -14,9 +14,9 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from linxd.netlink.dump import Chunk, Dump
 from linxd.netlink.errors import DumpInterrupted, NetlinkError, Overrun, ack_error, lost
@@ -158,7 +158,7 @@ class Requests:
         """Events caused by our requests carry it as their ``pid``."""
         self._drain()
 
-    def __enter__(self) -> Requests:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -186,7 +186,7 @@ class Requests:
                 if reply.type >= NLMSG_MIN_TYPE:
                     replies.append(reply)
 
-    def dump(self, type: int, payload: bytes, flags: int = 0) -> Iterator[Chunk]:
+    def dump(self, type: int, payload: bytes, flags: int = 0) -> Generator[Chunk, None, None]:
         """Ask for a dump at the first step, and yield it datagram by datagram (at most 32 KiB).
 
         Raises DumpInterrupted at once when what is dumped changed meanwhile. May be left before its end.
@@ -224,7 +224,7 @@ class Requests:
 
     def batches(
         self, messages: Iterable[Request], *, limit: int = _BATCH_MESSAGES
-    ) -> Iterator[list[NetlinkError | None]]:
+    ) -> Generator[list[NetlinkError | None], None, None]:
         """Make many requests, at most ``limit`` in a datagram, and yield what became of each datagram's
         in order.
 
