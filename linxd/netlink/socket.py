@@ -252,10 +252,13 @@ class Requests:
         if heads:
             yield self._exchange(out, heads)
 
-    def transact(self, messages: Sequence[Request]) -> list[NetlinkError | None]:
+    def transact(
+        self, messages: Sequence[Request], *, echoes: list[tuple[int, Message]] | None = None
+    ) -> list[NetlinkError | None]:
         """Send all messages as one datagram and return what became of each: an nfnetlink batch, from
         NFNL_MSG_BATCH_BEGIN to _END. At least one must carry NLM_F_ACK; which are answered besides those
-        that failed is up to the subsystem. One error there means that nothing was applied.
+        that failed is up to the subsystem. One error there means that nothing was applied. ``echoes`` takes
+        in what else comes in answer (NLM_F_ECHO): the number of the request in ``messages``, and the message.
         """
         first = self._reserve(len(messages))
         parts = [
@@ -265,7 +268,9 @@ class Requests:
         self._send(b"".join(parts))
         results: list[NetlinkError | None] = [None] * len(parts)
         # everything is answered before send() returns
-        answered = self._collect(first, results, lambda n: parts[n], socket.MSG_DONTWAIT, fence=False)
+        answered = self._collect(
+            first, results, lambda n: parts[n], socket.MSG_DONTWAIT, fence=False, echoes=echoes
+        )
         if not answered:
             raise lost()
         return results
@@ -371,6 +376,7 @@ class Requests:
         flags: int,
         *,
         fence: bool,
+        echoes: list[tuple[int, Message]] | None = None,
     ) -> int:
         """Sort acks into ``results`` until the last message's (``fence``) or until none is left; returns
         how many came. After a loss all that is queued is still taken, and who got no answer is told
@@ -395,6 +401,8 @@ class Requests:
                         NLMSG_ERROR, reply.flags, buf, reply.start, reply.end, request(number)
                     )
                     answered.add(number)
+                elif echoes is not None and 0 <= number < len(results):
+                    echoes.append((number, reply))
             if fence and len(results) - 1 in answered and missing is None:
                 return len(answered)
         if missing is not None:

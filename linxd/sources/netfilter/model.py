@@ -21,8 +21,9 @@ class Ruleset:
 class Desired:
     """All rulesets of one scope, loaded together, in order, in one transaction.
 
-    ``roots``: directories that `include` may read from, after symlinks. ``required``: no address and no link up
-    before the ruleset has loaded once. ``take``, ``foreign_remove``: on-conflict = "take", foreign = "remove".
+    ``roots``: directories that `include` may read from, after symlinks. ``required``: no address and no link
+    up before the ruleset has loaded once. ``take``, ``foreign_remove``: on-conflict = "take", foreign =
+    "remove".
     """
 
     rulesets: tuple[Ruleset, ...] = ()
