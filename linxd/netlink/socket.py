@@ -257,8 +257,9 @@ class Requests:
     ) -> list[NetlinkError | None]:
         """Send all messages as one datagram and return what became of each: an nfnetlink batch, from
         NFNL_MSG_BATCH_BEGIN to _END. At least one must carry NLM_F_ACK; which are answered besides those
-        that failed is up to the subsystem. One error there means that nothing was applied. ``echoes`` takes
-        in what else comes in answer (NLM_F_ECHO): the number of the request in ``messages``, and the message.
+        that failed is up to the subsystem. One error there means that nothing was applied, except
+        ENOBUFS: then the answer was lost, and nobody knows. ``echoes`` takes in what else comes in answer
+        (NLM_F_ECHO): the number of the request in ``messages``, and the message.
         """
         first = self._reserve(len(messages))
         parts = [
@@ -328,9 +329,8 @@ class Requests:
                 raise lost(errno.ETIMEDOUT)
 
     def _begin(self, type: int, payload: bytes, flags: int) -> Dump:
-        while (
-            self._running is not None
-        ):  # the kernel runs one dump a socket: take in the rest of the other first
+        # the kernel runs one dump a socket: take in the rest of the other one first
+        while self._running is not None:
             self._pull(self._running)
         seq = self._reserve(1)
         sent = message(type, flags | NLM_F_REQUEST | NLM_F_DUMP, seq, payload)
@@ -343,7 +343,8 @@ class Requests:
             buf = self._answer(run.seq, run.seq)
         except NetlinkError as error:
             run.fail(error)
-            if error.errno != errno.ENOBUFS:  # which loses something, but does not end it
+            # something was lost, but the kernel still has it running
+            if error.errno not in (errno.ENOBUFS, errno.EMSGSIZE):
                 self._running = None
             return
         self._feed(run, buf)

@@ -185,22 +185,24 @@ def test_the_tap_sees_every_datagram_that_is_sent(wired: Netns) -> None:
     ]
 
 
-def test_what_is_left_on_a_handed_in_socket_is_thrown_away(wired: Netns) -> None:
+@pytest.mark.parametrize("predecessor", ["acks", "dump"])
+def test_what_is_left_on_a_handed_in_socket_is_thrown_away(wired: Netns, predecessor: str) -> None:
     requests = wired.requests()
     requests.batch((RTM_NEWROUTE, CREATE, route(n)) for n in range(3000))
-    used = open_netlink(netns_fd=wired.fd)
-    used.setblocking(False)
-    try:
-        # a predecessor that was killed: unread acks, and a dump in the middle
-        for seq in range(1, 50):
-            used.send(message(RTM_GETLINK, NLM_F_REQUEST | NLM_F_ACK, seq, query_link(name="v0")))
-        used.send(message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, 50, query_routes(AF_INET)))
+    with open_netlink(netns_fd=wired.fd) as used:
+        used.setblocking(False)
+        # somebody who was killed before reading
+        if predecessor == "acks":
+            for seq in range(1, 50):
+                used.send(message(RTM_GETLINK, NLM_F_REQUEST | NLM_F_ACK, seq, query_link(name="v0")))
+        else:
+            used.send(message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, 1, query_routes(AF_INET)))
         adopted = Requests(used)
+        with pytest.raises(BlockingIOError):
+            used.recv(1, socket.MSG_DONTWAIT)
+        assert len(own_routes(adopted)) == 3000
         (reply,) = adopted.request(RTM_GETLINK, 0, query_link(name="v1"))
         assert decode_link(reply.buf, reply.start, reply.end).name == "v1"
-        assert len(own_routes(adopted)) == 3000
-    finally:
-        used.close()
 
 
 def test_answers_from_anybody_but_the_kernel_are_ignored(wired: Netns) -> None:
