@@ -172,7 +172,7 @@ def _with_set_id(data: bytes, name_at: int, id_at: int, sets: Mapping[str, int])
 def _with_chain_id(data: bytes, chains: Mapping[str, int]) -> bytes:
     target = attr_map(data, 0, len(data)).get(NFTA_IMMEDIATE_DATA, b"")
     chain = verdict_chain(target)
-    if chain not in chains:
+    if chain is None or chain not in chains:
         return data
     verdict = attr_map(target, 0, len(target))[NFTA_DATA_VERDICT]
     parts = [

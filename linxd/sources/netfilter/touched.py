@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""Which parts of a table may have changed since they were last compared.
+
+It grows by what events say and says how much has to be compared; it must not know how.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Touched:
+    """Parts of one table. ``everything``: no matter what else it says. ``sets``: identities of the elements,
+    None for all of them. ``parts``: a set, object, flowtable or chain came or went."""
+
+    everything: bool = False
+    head: bool = False
+    parts: bool = False
+    chains: set[str] = field(default_factory=set)
+    sets: dict[str, set[bytes] | None] = field(default_factory=dict)
+
+    def element(self, name: str, identity: bytes) -> None:
+        """An element of a set."""
+        known = self.sets.setdefault(name, set())
+        if known is not None:
+            known.add(identity)
+
+    def chain(self, name: str) -> bool:
+        """Whether the chain's rules have to be compared."""
+        return self.everything or self.parts or name in self.chains
+
+    def elements(self, name: str) -> set[bytes] | None:
+        """The elements of a set that have to be compared, None for all."""
+        if self.everything or self.parts:
+            return None
+        return self.sets.get(name, set())
+
+    def __bool__(self) -> bool:
+        return self.everything or self.head or self.parts or bool(self.chains) or bool(self.sets)
+
+
+ALL = Touched(everything=True)
+"""Compare all there is. Never to be added to."""
