@@ -10,8 +10,11 @@ import select
 import subprocess
 from typing import Any
 
+from linxd.netlink.rt import decode_link
 from linxd.netlink.socket import Events, Requests, open_netlink
-from linxd.netlink.wire import NETLINK_ROUTE
+from linxd.netlink.wire import NETLINK_ROUTE, RTM_NEWLINK, RTNLGRP_LINK
+
+IF_OPER_UP = 6
 
 _NUMBER = itertools.count()
 
@@ -56,11 +59,26 @@ class Netns:
         return events
 
     def wire(self) -> None:
-        """lo and a veth pair v0 (index 100, 192.0.2.1/24, 2001:db8::1/64) and v1 (101), all up."""
+        """lo and a veth pair v0 (index 100, 192.0.2.1/24, 2001:db8::1/64) and v1 (101), all up.
+
+        Without link-local addresses, and only when the kernel has told that both ends are operational: it
+        finds that out, and sets IPv6 up, some time after it answered the request (net/core/link_watch.c).
+        """
         self.ip("link set lo up")
         self.ip("link add v0 index 100 type veth peer name v1 index 101")
-        self.ip("link set v0 up")
-        self.ip("link set v1 up")
+        self.ip("link set v0 addrgenmode none")
+        self.ip("link set v1 addrgenmode none")
+        with Events(open_netlink(netns_fd=self.fd), [RTNLGRP_LINK]) as events:
+            self.ip("link set v0 up")
+            self.ip("link set v1 up")
+            waiting = {100, 101}
+            while waiting:
+                wait_for(events.fileno())
+                for message in events.read():
+                    if message.type == RTM_NEWLINK:
+                        link = decode_link(message.buf, message.start, message.end)
+                        if link.operstate == IF_OPER_UP:
+                            waiting.discard(link.ifindex)
         self.ip("addr add 192.0.2.1/24 dev v0")
         self.ip("addr add 2001:db8::1/64 dev v0 nodad")
 

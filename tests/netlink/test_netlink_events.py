@@ -71,8 +71,6 @@ def test_each_kind_of_object_is_told_in_the_form_in_which_it_is_dumped(wired: Ne
         RTNLGRP_IPV4_RULE,
         RTNLGRP_IPV6_ROUTE,
     )
-    assert events.read() == []
-
     wired.ip("link set v1 mtu 1400")
     links = [decode_link(m.buf, m.start, m.end) for m in events.read() if m.type == RTM_NEWLINK]
     assert [(link.name, link.mtu) for link in links if link.family == AF_UNSPEC][-1] == ("v1", 1400)
@@ -105,12 +103,14 @@ def test_each_kind_of_object_is_told_in_the_form_in_which_it_is_dumped(wired: Ne
 
     wired.ip("rule add from 10.0.0.0/8 table 100 priority 500")
     wired.ip("rule del priority 500")
-    rules = [(m.type, decode_rule(m.buf, m.start, m.end).src) for m in events.read()]
+    told = [m for m in events.read() if m.type in (RTM_NEWRULE, RTM_DELRULE)]
+    rules = [(m.type, decode_rule(m.buf, m.start, m.end).src) for m in told]
     assert rules == [(RTM_NEWRULE, "10.0.0.0/8"), (RTM_DELRULE, "10.0.0.0/8")]
 
     wired.ip("neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev v0")
     wired.ip("neigh del 192.0.2.9 dev v0")
-    neighs = [(m.type, decode_neigh(m.buf, m.start, m.end)) for m in events.read()]
+    told = [m for m in events.read() if m.type in (RTM_NEWNEIGH, RTM_DELNEIGH)]
+    neighs = [(m.type, decode_neigh(m.buf, m.start, m.end)) for m in told]
     of_ours = [(kind, neigh.lladdr) for kind, neigh in neighs if neigh.address == "192.0.2.9"]
     assert of_ours[0] == (RTM_NEWNEIGH, "02:00:00:00:00:09")
     assert of_ours[-1][0] == RTM_DELNEIGH
@@ -202,8 +202,8 @@ def test_groups_above_32_can_be_joined(netns: Netns) -> None:
     assert struct.unpack("=II", joined) == (1, 1)
 
 
-def test_reading_never_blocks_and_closing_leaves_nothing(wired: Netns) -> None:
-    with Events(open_netlink(netns_fd=wired.fd), [RTNLGRP_LINK]) as events:
+def test_reading_never_blocks_and_closing_leaves_nothing(netns: Netns) -> None:
+    with Events(open_netlink(netns_fd=netns.fd), [RTNLGRP_LINK]) as events:
         assert events.read() == []
         assert os.get_blocking(events.fileno()) is False
         sock: socket.socket = events.sock

@@ -98,9 +98,21 @@ def links(requests: Requests) -> dict[str, LinkMsg]:
 # --- links ----------------------------------------------------------------------------------------
 
 
+def same_moment(netns: Netns, requests: Requests) -> tuple[dict[str, LinkMsg], dict[str, Any]]:
+    """Our look and that of ip(8) at one state: ours is the same before and after. The operational state
+    follows a change some time later, by itself."""
+    after = links(requests)
+    for _ in range(100):
+        before = after
+        said = {entry["ifname"]: entry for entry in netns.json("link show")}
+        after = links(requests)
+        if before == after:
+            return after, said
+    raise AssertionError(f"the links never come to rest: {after}")
+
+
 def assert_links_are_as_ip_says(netns: Netns, requests: Requests) -> None:
-    found = links(requests)
-    said = {entry["ifname"]: entry for entry in netns.json("link show")}
+    found, said = same_moment(netns, requests)
     assert found.keys() == said.keys()
     names = {link.ifindex: link.name for link in found.values()}
     for name, entry in said.items():
@@ -146,7 +158,7 @@ def test_links_are_read_as_ip_reads_them(make_netns: Callable[[], Netns]) -> Non
     netns.wire()
     netns.ip("link add br0 address 02:00:00:00:00:01 type bridge ageing_time 12345")
     netns.ip("link set v0 master br0")
-    netns.ip("link set v1 alias uplink txqueuelen 55 group 7 mtu 1400 addrgenmode none promisc on")
+    netns.ip("link set v1 alias uplink txqueuelen 55 group 7 mtu 1400 addrgenmode random promisc on")
     netns.ip("link property add dev v1 altname first altname second-and-much-longer-name")
     netns.ip(f"link add far0 type veth peer name near0 netns {other.name}")
     netns.ip("link add x0 numtxqueues 4 type ifb")
@@ -229,7 +241,7 @@ def test_a_link_is_changed_in_place(wired: Netns) -> None:
     assert change(alias="it's\tmine").alias == "it's\tmine"
     assert change(alias="").alias == ""
     assert change(mac="02:00:00:00:00:11").mac == "02:00:00:00:00:11"
-    assert change(addrgenmode=1).addrgenmode == 1
+    assert change(addrgenmode=3).addrgenmode == 3
     assert not change(flags=0, change=IFF_UP).flags & IFF_UP
     assert change(name="renamed").name == "renamed"
     requests.request(RTM_NEWLINKPROP, NLM_F_CREATE | NLM_F_EXCL, encode_altnames(101, ["second", "third"]))
