@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: MIT
+"""From what a scope says of its namespace to the namespace itself: found, waited for, entered, and watched
+until it ends.
+
+It opens no netlink socket and knows no loop; what happens when a namespace ends is for its caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import socket
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from linxd.culprit import netns_of
+
+_CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
+_SO_NETNS_COOKIE = 71
+_CGROUP_ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
+
+
+class NotThere(Exception):  # noqa: N818 - an answer, seldom a fault
+    """There is no such namespace, or not yet."""
+
+
+class Refused(Exception):  # noqa: N818
+    """It is a namespace that this scope must not touch, or none at all."""
+
+
+class Ref(Protocol):
+    """What a scope says of its namespace: see `linxd.config.NetnsRef`."""
+
+    @property
+    def kind(self) -> str:
+        """``host``, ``path``, ``pid`` or ``unit``."""
+
+    @property
+    def value(self) -> str:
+        """The path, number or name."""
+
+
+@dataclass(slots=True)
+class Namespace:
+    """A network namespace, held open by ``fd`` until `close`; ``inode`` is that of its nsfs file, ``cookie``
+    its name for good. ``pidfd``: the process it was taken from, -1 if it has a name of its own. ``cgroup``:
+    directory of the unit it belongs to. ``home``: whether it is the one we are in.
+    """
+
+    ref: Ref
+    fd: int
+    inode: tuple[int, int]
+    cookie: int
+    home: bool
+    pidfd: int = -1
+    cgroup: str | None = None
+
+    def close(self) -> None:
+        """Let go of it: nothing of ours keeps it alive, sockets aside."""
+        for descriptor in (self.fd, self.pidfd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.fd = self.pidfd = -1
+
+
+# -- finding it ---------------------------------------------------------------------------------------------
+
+
+def find(ref: Ref) -> Namespace:
+    """The namespace as it is now. Raises NotThere, Refused, OSError.
+
+    ``home`` is to be judged by the caller: the host's own namespace is refused for every scope but the
+    host's.
+    """
+    pidfd, cgroup = -1, None
+    try:
+        match ref.kind:
+            case "host":
+                fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            case "path":
+                fd = _open_path(ref.value)
+            case "pid":
+                fd, pidfd = _open_pid(int(ref.value))
+            case "unit":
+                cgroup = unit_cgroup(ref.value)
+                if cgroup is None:
+                    raise NotThere(f"unit {ref.value} does not run")
+                fd, pidfd = _open_pid(_container_process(ref.value, cgroup))
+            case _:
+                raise Refused(f"{ref.kind} is no kind of namespace")
+    except BaseException:
+        if pidfd >= 0:
+            os.close(pidfd)
+        raise
+    try:
+        seen = os.fstat(fd)
+        cookie = cookie_of(fd)
+        return Namespace(ref, fd, (seen.st_dev, seen.st_ino), cookie, cookie == cookie_of(), pidfd, cgroup)
+    except BaseException:
+        for descriptor in (fd, pidfd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        raise
+
+
+def _open_path(path: str) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotThere(f"{path} is not there") from None
+    try:
+        kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError as error:
+        empty = stat.S_ISREG(os.fstat(fd).st_mode) and not os.fstat(fd).st_size
+        os.close(fd)
+        if error.errno == errno.ENOTTY and empty:
+            # `ip netns add` makes an empty file first and mounts the namespace on it then.
+            raise NotThere(f"{path} is an empty file, no namespace is mounted on it") from None
+        raise Refused(f"{path} is not a namespace") from None
+    if kind != _CLONE_NEWNET:
+        os.close(fd)
+        raise Refused(f"{path} is a namespace, but not of the network")
+    return fd
+
+
+def _open_pid(pid: int) -> tuple[int, int]:
+    """The namespace of a process, and the process: not of another one that has its pid by now."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ESRCH, errno.EINVAL):
+            raise NotThere(f"there is no process {pid}") from None
+        raise
+    try:
+        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        os.close(pidfd)
+        raise NotThere(f"process {pid} has ended") from None
+    except BaseException:
+        os.close(pidfd)
+        raise
+    if ended(pidfd):
+        os.close(fd)
+        os.close(pidfd)
+        raise NotThere(f"process {pid} has ended")
+    return fd, pidfd
+
+
+def ended(pidfd: int) -> bool:
+    """Whether the process has ended."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def unit_cgroup(unit: str, roots: tuple[str, ...] = _CGROUP_ROOTS) -> str | None:
+    """The cgroup directory of a unit of the system's manager. None if it doesn't run.
+
+    Units stand in slices and in nothing else: what lies below a service is in other hands, and may bear any
+    name.
+    """
+    wanted = {unit, f"_{unit}"}
+    for root in roots:
+        pending = [root]
+        while pending:
+            directory = pending.pop()
+            try:
+                with os.scandir(directory) as entries:
+                    names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            except OSError:
+                continue
+            for name in names:
+                if name in wanted:
+                    return os.path.join(directory, name)
+                if name.endswith(".slice"):
+                    pending.append(os.path.join(directory, name))
+    return None
+
+
+def _container_process(unit: str, cgroup: str) -> int:
+    """The oldest process of a unit that is not in our own network namespace: a supervisor sits in that."""
+    home = netns_of("/proc/self")
+    oldest: tuple[int, int] | None = None
+    for pid in processes(cgroup):
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                started = int(file.read().rpartition(b")")[2].split()[19])
+        except (OSError, IndexError, ValueError):
+            continue
+        if netns_of(f"/proc/{pid}") not in (None, home):
+            oldest = min(oldest or (started, pid), (started, pid))
+    if oldest is None:
+        raise NotThere(f"no process of {unit} is in a network namespace of its own")
+    return oldest[1]
+
+
+def processes(cgroup: str) -> Iterator[int]:
+    for directory, _, files in os.walk(cgroup):
+        if "cgroup.procs" in files:
+            with contextlib.suppress(OSError), open(os.path.join(directory, "cgroup.procs")) as file:
+                # 0 stands for processes of other pid namespaces than ours.
+                yield from (int(line) for line in file if line.strip() != "0")
+
+
+# -- being in it --------------------------------------------------------------------------------------------
+
+
+def enter(fd: int) -> None:
+    """Take the calling thread into a network namespace. Raises OSError.
+
+    For a process: before it has a second thread. Those that come later follow it.
+    """
+    # The type is named because units restrict setns(2) to it.
+    if sys.version_info >= (3, 12):
+        os.setns(fd, _CLONE_NEWNET)
+    elif ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def cookie_of(fd: int | None = None) -> int:
+    """SO_NETNS_COOKIE of a namespace, of ours for None; 0 where the kernel has none (before Linux 5.14).
+
+    It is read off a socket of AF_UNIX, which can write nothing there. Raises OSError.
+    """
+    if fd is None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            try:
+                return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+            except OSError as error:
+                if error.errno == errno.ENOPROTOOPT:
+                    return 0
+                raise
+    found: list[int | OSError] = []
+
+    def visit() -> None:
+        try:
+            enter(fd)
+            found.append(cookie_of())
+        except OSError as error:
+            found.append(error)
+
+    # A thread of its own goes there and does not come back: ours can't end up in the wrong place.
+    thread = threading.Thread(target=visit)
+    thread.start()
+    thread.join()
+    (result,) = found
+    if isinstance(result, OSError):
+        raise result
+    return result
+
+
+def boot_id() -> str:
+    """The name of this boot."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+# -- asked of it later -------------------------------------------------------------------------------------
+
+
+def path_inode(path: str) -> tuple[int, int] | None:
+    """What a path names now, None for nothing."""
+    try:
+        seen = os.stat(path)
+    except OSError:
+        return None
+    return seen.st_dev, seen.st_ino
+
+
+def cgroup_name(namespace: Namespace) -> str | None:
+    """The cgroup of the unit that the namespace belongs to, as /proc/PID/cgroup writes it."""
+    if namespace.cgroup is None:
+        return None
+    for root in sorted(_CGROUP_ROOTS, key=len, reverse=True):
+        if namespace.cgroup.startswith(root + "/"):
+            return namespace.cgroup.removeprefix(root)
+    return None
+
+
+def is_replaced(namespace: Namespace) -> bool:
+    """Whether another namespace stands under the same name now."""
+    if namespace.ref.kind != "path":
+        return False
+    try:
+        other = find(namespace.ref)
+    except (NotThere, Refused, OSError):
+        return False
+    try:
+        return other.inode != namespace.inode
+    finally:
+        other.close()

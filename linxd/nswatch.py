@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+"""When a namespace comes to be, and when it ends: told by the kernel, without asking it again and again.
+
+It runs in an event loop and knows nothing of what is done in the namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import select
+import time
+from collections.abc import Callable
+
+from linxd.netns import Namespace, NotThere, Ref, ended, find, path_inode, processes
+
+WAIT = 60.0
+"""Seconds for which a namespace that is not there yet is waited for."""
+
+_UNIT_POLL = 0.1
+_IN_MODIFY, _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x2, 0x40, 0x80, 0x100, 0x200
+_IN_DELETE_SELF, _IN_MOVE_SELF = 0x400, 0x800
+_IN_ONLYDIR = 0x01000000
+_ENTRIES = _IN_MOVED_FROM | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE | _IN_DELETE_SELF | _IN_MOVE_SELF
+
+
+class _Inotify:
+    """inotify(7) by the C library: that something happened, not what."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.fd: int = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), "inotify_init1")
+
+    def add(self, path: str, mask: int) -> bool:
+        """Watch a path. False: it isn't there, or can't be watched."""
+        return bool(self._libc.inotify_add_watch(self.fd, os.fsencode(path), mask) >= 0)
+
+    def drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.fd, 4096):
+                pass
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class _Mounts:
+    """Rings when something is mounted or unmounted.
+
+    mountinfo says so by POLLPRI, which asyncio does not wait for; an epoll descriptor of its own does, and
+    is itself readable then.
+    """
+
+    def __init__(self) -> None:
+        self._file = open("/proc/self/mountinfo", "rb")  # noqa: SIM115 - open as long as this is
+        self._epoll = select.epoll()
+        self._epoll.register(self._file.fileno(), select.EPOLLPRI)
+        self.fd = self._epoll.fileno()
+
+    def drain(self) -> None:
+        self._epoll.poll(0)
+
+    def close(self) -> None:
+        self._epoll.close()
+        self._file.close()
+
+
+class _Priority(_Mounts):
+    """The same for another file of the kernel's that rings so: a cgroup's cgroup.events."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115
+        self._epoll = select.epoll()
+        self._epoll.register(self._file.fileno(), select.EPOLLPRI)
+        self.fd = self._epoll.fileno()
+
+    def drain(self) -> None:
+        super().drain()
+        # Until it is read, it goes on ringing.
+        with contextlib.suppress(OSError):
+            self._file.seek(0)
+            self._file.read()
+
+
+class _Bells:
+    """Descriptors that ring in the running event loop when it is time to look again."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._loop = asyncio.get_running_loop()
+        self._open: list[tuple[int, Callable[[], None], Callable[[], None]]] = []
+
+    def hang(self, fd: int, drain: Callable[[], None], close: Callable[[], None]) -> None:
+        def rung() -> None:
+            drain()
+            self._ring()
+
+        self._open.append((fd, drain, close))
+        self._loop.add_reader(fd, rung)
+
+    def hang_path(self, path: str) -> None:
+        """Ring when an entry comes or goes on the way to a path, and when something is mounted."""
+        inotify = _Inotify()
+        directory = os.path.dirname(path)
+        while not inotify.add(directory, _ENTRIES | _IN_ONLYDIR) and directory != "/":
+            directory = os.path.dirname(directory)
+        self.hang(inotify.fd, inotify.drain, inotify.close)
+        mounts = _Mounts()
+        self.hang(mounts.fd, mounts.drain, mounts.close)
+
+    def close(self) -> None:
+        for fd, _, close in self._open:
+            self._loop.remove_reader(fd)
+            close()
+        self._open.clear()
+
+
+async def wait_for(ref: Ref, *, seconds: float = WAIT) -> Namespace:
+    """The namespace, as soon as it is there. Raises as `find` does, NotThere when the time is up.
+
+    A process is not waited for: a pid names one that runs, or by now a stranger.
+    """
+    end = time.monotonic() + seconds
+    changed = asyncio.Event()
+    while True:
+        bells = _Bells(changed.set)
+        try:
+            changed.clear()
+            if ref.kind == "path":
+                # First listen, then look: nothing falls in between.
+                bells.hang_path(ref.value)
+            try:
+                return find(ref)
+            except NotThere:
+                left = end - time.monotonic()
+                if left <= 0 or ref.kind not in ("path", "unit"):
+                    raise
+            # No event tells that a process of a unit has gone into another namespace.
+            pause = min(left, _UNIT_POLL) if ref.kind == "unit" else left
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), pause)
+        finally:
+            bells.close()
+
+
+class Watch:
+    """Calls ``gone`` once, in the running event loop, when the namespace ends: its path is unlinked or names
+    another one, its process has ended, its unit has no process any more."""
+
+    def __init__(self, namespace: Namespace, gone: Callable[[], None]) -> None:
+        self._ref = namespace.ref
+        self._inode = namespace.inode
+        self._cgroup = namespace.cgroup
+        self._pidfd = -1
+        self._gone: Callable[[], None] | None = gone
+        self._bells = _Bells(self._look)
+        try:
+            self._hang(namespace)
+        except BaseException:
+            self.close()
+            raise
+        self._look()
+
+    def _hang(self, namespace: Namespace) -> None:
+        match self._ref.kind:
+            case "path":
+                self._bells.hang_path(self._ref.value)
+            case "pid":
+                self._hang_process(namespace.pidfd)
+            case "unit":
+                assert self._cgroup is not None
+                try:
+                    events = _Priority(os.path.join(self._cgroup, "cgroup.events"))
+                except OSError:
+                    # The old hierarchy has no such file: the container ends with the process we went by.
+                    self._hang_process(namespace.pidfd)
+                else:
+                    self._bells.hang(events.fd, events.drain, events.close)
+                inotify = _Inotify()
+                inotify.add(os.path.dirname(self._cgroup), _IN_DELETE | _IN_ONLYDIR)
+                self._bells.hang(inotify.fd, inotify.drain, inotify.close)
+
+    def _hang_process(self, pidfd: int) -> None:
+        self._pidfd = os.dup(pidfd)
+        self._bells.hang(self._pidfd, lambda: None, lambda: None)
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._gone = None
+        self._bells.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _look(self) -> None:
+        gone = self._gone
+        if gone is not None and self._has_ended():
+            self.close()
+            gone()
+
+    def _has_ended(self) -> bool:
+        if self._pidfd >= 0 and ended(self._pidfd):
+            return True
+        match self._ref.kind:
+            case "path":
+                return path_inode(self._ref.value) != self._inode
+            case "unit":
+                assert self._cgroup is not None
+                return not _populated(self._cgroup)
+        return False
+
+
+def _populated(cgroup: str) -> bool:
+    try:
+        with open(os.path.join(cgroup, "cgroup.events")) as file:
+            return "populated 1" in file.read()
+    except FileNotFoundError:
+        return os.path.isdir(cgroup) and next(processes(cgroup), None) is not None
+    except OSError:
+        return False  # ENODEV: the cgroup was removed under the open file
