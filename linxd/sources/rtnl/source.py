@@ -21,7 +21,7 @@ from linxd.sources.rtnl.diff import Plan, settle
 from linxd.sources.rtnl.events import EventReader
 from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, look_at
-from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired, Link
+from linxd.sources.rtnl.model import Desired, Link
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
 from linxd.sources.rtnl.reader import Observed, Reader
