@@ -242,6 +242,7 @@ class Gate:
                 fight = self._fights.get(key)
                 if fight is not None and fight.again == when:
                     fight.waiting = False
+                    fight.seen = now
         return tuple(keys)
 
     def expire(self) -> float | None:
@@ -254,7 +255,8 @@ class Gate:
             del self._heals[key]
         for key in list(self._fights):
             self._fight(key, now)
-        return min((fight.seen + FIGHT_QUIET for fight in self._fights.values()), default=None)
+        ends = (fight.seen + FIGHT_QUIET for fight in self._fights.values() if not fight.waiting)
+        return min(ends, default=None)
 
     # -- told to people -------------------------------------------------------------------------------------
 
@@ -288,7 +290,8 @@ class Gate:
 
     def _fight(self, key: Key, now: float) -> _Fight | None:
         fight = self._fights.get(key)
-        if fight is not None and now - fight.seen >= FIGHT_QUIET:
+        # While its heal waits, the object is drifted, however long ago that was seen.
+        if fight is not None and not fight.waiting and now - fight.seen >= FIGHT_QUIET:
             del self._fights[key]
             return None
         return fight
