@@ -103,9 +103,7 @@ class Identifier:
         moment = time.clock_gettime(time.CLOCK_BOOTTIME)
         if read_at is not None:
             moment -= time.monotonic() - read_at
-        process = self._process(portid)
-        if process is None or not self._may_be(process, portid, moment):
-            process = self._newest(portid, moment)
+        process = self._look(portid, portid, moment) or self._newest(portid, moment)
         return Glimpse(portid, process=process, read_at=moment, socket=self._socket(portid))
 
     def confirm(self, glimpses: Iterable[Glimpse]) -> list[Culprit]:
@@ -122,7 +120,7 @@ class Identifier:
         if any(wanted):
             for name in os.listdir(self._proc):
                 if name.isdigit() and (innermost := self._innermost(name)) in wanted:
-                    process = self._process(int(name))
+                    process = self._process(int(name), netns_of(f"{self._proc}/{name}"))
                     if process is not None and process.innermost == innermost:
                         alive[innermost].append(process)
         return [self._judge(glimpse, alive[glimpse.pid]) for glimpse in glimpses]
@@ -168,17 +166,25 @@ class Identifier:
             path == cgroup or path.startswith(cgroup + "/") for path in process.cgroups
         )
 
+    def _look(self, pid: int, portid: int, moment: float) -> Process | None:
+        """The process if it may be the writer. What rules out most comes first, in the fewest system
+        calls."""
+        netns = netns_of(f"{self._proc}/{pid}")
+        if netns not in (None, self._netns):
+            return None
+        process = self._process(pid, netns)
+        return process if process is not None and self._may_be(process, portid, moment) else None
+
     def _newest(self, portid: int, moment: float) -> Process | None:
-        """A container's process as long as it lives: one that is about to end is among the newest."""
+        """A process of the container's that is about to end is among the newest, in all likelihood."""
         try:
             last = int(_read(f"{self._proc}/loadavg").rsplit(None, 1)[1])
         except (OSError, ValueError, IndexError):
             return None
         for pid in range(last, max(0, last - NEWEST), -1):
-            if self._innermost(str(pid)) == portid:
-                process = self._process(pid)
-                if process is not None and len(process.nspid) > 1 and self._may_be(process, portid, moment):
-                    return process
+            process = self._look(pid, portid, moment)
+            if process is not None and len(process.nspid) > 1:
+                return process
         return None
 
     def _socket(self, portid: int) -> int | None:
@@ -199,7 +205,7 @@ class Identifier:
             return None
         name = sanitised(comm)
         # In a pid namespace of our own that number is not one of our /proc's.
-        process = self._process(pid) if self._init_pidns else None
+        process = self._process(pid, None) if self._init_pidns else None
         unit = process.unit if process is not None and process.comm == name else None
         return Culprit(pid, name, unit, confirmed=True)
 
@@ -214,7 +220,7 @@ class Identifier:
         except (OSError, ValueError, IndexError):
             return 0
 
-    def _process(self, pid: int) -> Process | None:
+    def _process(self, pid: int, netns: int | None) -> Process | None:
         """All there is to know of a process; None if it is gone before everything was read."""
         base = f"{self._proc}/{pid}"
         try:
@@ -237,7 +243,7 @@ class Identifier:
                 started=int(fields[19]) * _TICK,
                 kernel=bool(int(fields[6]) & _PF_KTHREAD),
                 net_admin=bool(int(lines[b"CapEff"], 16) & _CAP_NET_ADMIN),
-                netns=netns_of(base),
+                netns=netns,
                 cgroups=cgroup_paths(cgroup),
             )
         except (ValueError, LookupError):
