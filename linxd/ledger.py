@@ -69,13 +69,13 @@ class MemoryLedger:
             self._intend(changes)
 
     def settle(self, keys: Iterable[Key]) -> None:
-        known = [key for key in keys if key in self._doubts]
+        known = [key for key in dict.fromkeys(keys) if key in self._doubts]
         if known:
             self._write_outcome(known, happened=True)
             self._settle(known)
 
     def revert(self, keys: Iterable[Key]) -> None:
-        known = [key for key in keys if key in self._doubts]
+        known = [key for key in dict.fromkeys(keys) if key in self._doubts]
         if known:
             self._write_outcome(known, happened=False)
             self._revert(known)

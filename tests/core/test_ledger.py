@@ -390,6 +390,18 @@ def test_dropped_it_is_gone(directory: Path) -> None:
         ledger.put([(route(1), MADE)])
 
 
+def test_an_object_named_twice_stands_for_no_other(directory: Path) -> None:
+    ledger = opened(directory)
+    ledger.intend([(route(1), MADE), (route(2), MADE)])
+    ledger.settle([route(1), route(1)])
+    held = state(ledger)
+    ledger.close()
+    again = opened(directory)
+    assert state(again) == held
+    assert set(again.in_doubt()) == {route(2)}
+    again.close()
+
+
 # -- no room ----------------------------------------------------------------------------------------------
 
 
