@@ -25,6 +25,7 @@ from linxd.sources.rtnl.reader import Reader
 SLICE = 400
 """Messages between two breaths: some 4 ms on an ordinary machine."""
 INDEX_TRIES = 16
+"""A veth takes two: its other end has the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class Applier:
             self._refresh(op, view)
         if ahead:
             (owned.revert if errors and op.verb is Verb.DELETE else owned.settle)([op.key])
-        return Outcome(op, refusal(op, errors[0]) if errors else None)
+        return Outcome(op, refusal(op, errors[0]) if errors else _unmet(op, view))
 
     def _make(self, op: Op, view: View, owned: Owned) -> Outcome:
         """Create under an index of our choice, written ahead; then set what a link takes only once it is
@@ -144,20 +145,20 @@ class Applier:
             if error is not None and error.errno not in ABSENT_ALREADY:
                 return Outcome(op, refusal(op, error))
             view.links.drop(op.have.msg.ifindex)
-        before = owned.get(op.key)
-        ifindex = int(before.facts.get("ifindex", 0)) if before is not None else 0
-        if not ifindex or ifindex in view.links.by_index:
-            ifindex = view.links.free_index()
+        known = [int(entry.facts.get("ifindex", 0)) for entry in owned.of("link").values()]
+        ifindex = view.links.free_index(known)
         create = replace(op, verb=Verb.CREATE, have=None)
         error = None
         for attempt in range(INDEX_TRIES):
-            after = replace(op.after, facts={**op.after.facts, "ifindex": ifindex + attempt})
-            if owned.get(op.key) != after:
-                owned.intend([(op.key, after)])
+            after = replace(op.after, facts={**op.after.facts, "ifindex": ifindex + 2 * attempt})
+            owned.intend([(op.key, after)])
             create = replace(create, after=after)
             error = self._send(self._kinds["link"].messages(create, view)[0])
-            # EBUSY: some link, perhaps in creation, has that index (net/core/dev.c dev_index_reserve).
-            if error is None or error.errno != errno.EBUSY:
+            # EBUSY, on newer kernels EEXIST: some link, perhaps in creation, has that index (net/core/dev.c
+            # dev_index_reserve). EEXIST may mean the name as well.
+            if error is None or error.errno not in (errno.EBUSY, errno.EEXIST):
+                break
+            if error.errno == errno.EEXIST and self._reader.link(name=op.want.name) is not None:
                 break
             owned.revert([op.key])
         if error is not None:
@@ -181,7 +182,7 @@ class Applier:
         update = Op(Verb.UPDATE, op.want, seen, changes, after=create.after)
         errors = [error for error in map(self._send, kind.messages(update, view)) if error is not None]
         self._refresh(made, view)
-        return Outcome(made, refusal(update, errors[0]) if errors else None)
+        return Outcome(made, refusal(update, errors[0]) if errors else _unmet(update, view))
 
     def _rename_down(self, op: Op, errors: list[NetlinkError], view: View) -> list[NetlinkError]:
         """Kernels before 6.2 rename only links that are down."""
@@ -219,6 +220,15 @@ class Applier:
         except NetlinkError as error:
             return error
         return None
+
+
+def _unmet(op: Op, view: View) -> Condition | None:
+    """A link that could not be put into its master, because that could not be made in this patch."""
+    want = op.want
+    if not isinstance(want, Link) or not want.master or view.links.index(want.master) is not None:
+        return None
+    text = f"needs link {want.master} as its master, which could not be made"
+    return Condition(op.key, op.name, State.PENDING, text, needs=(("link", want.master),))
 
 
 def _first_error(

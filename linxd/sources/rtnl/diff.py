@@ -89,7 +89,7 @@ def diff_kind(
             reach=policy.foreign_remove and policy.complete and kind.reached(seen, view),
         )  # fmt: skip
         if decision.action is Action.DELETE:
-            plan.ops.append(Op(Verb.DELETE, None, seen))
+            plan.ops.append(Op(Verb.DELETE, None, _spoken(seen)))
         else:
             plan.adopt.append((key, None))
     for key, seen in have.items():
@@ -100,7 +100,12 @@ def diff_kind(
             seen=Seen.DIFFERENT, origin=kind.origin(seen), claim=None, declared=False, reach=reach
         )
         if decision.action is Action.DELETE:
-            plan.ops.append(Op(Verb.DELETE, None, seen))
+            plan.ops.append(Op(Verb.DELETE, None, _spoken(seen)))
+
+
+def _spoken(seen: Have[Any]) -> Have[Any]:
+    """With its words said now: the links they name may be gone when somebody asks."""
+    return replace(seen, text=str(seen.text))
 
 
 def _needs(kind: Kind, spec: Any, view: View) -> tuple[tuple[Key, ...], str]:
@@ -121,6 +126,10 @@ def _absent(kind: Kind, spec: Any, entry: Entry | None, view: View, plan: Plan) 
     )
     needs, missing = _needs(kind, spec, view)
     name = f"{kind.name} {spec.words()}"
+    if entry is not None and "ifindex" in entry.facts:
+        # Gone for good: what bears its index one day is another link.
+        entry = replace(entry, facts={key: value for key, value in entry.facts.items() if key != "ifindex"})
+        plan.adopt.append((spec.key, entry))
     if missing:
         plan.conditions.append(Condition(spec.key, name, State.PENDING, missing, needs=needs))
         return

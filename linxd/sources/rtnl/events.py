@@ -135,8 +135,6 @@ class EventReader:
         index = self._source.index
         desired = index.desired
         msg = rt.decode_route(message.buf, message.start, message.end)
-        if msg is None:
-            return []
         key = routes.key_of(msg)
         gone = message.type == wire.RTM_DELROUTE
         if key in desired.routes or self._mine(key):
@@ -207,8 +205,6 @@ class EventReader:
         source = self._source
         desired = source.index.desired
         msg = rt.decode_neigh(message.buf, message.start, message.end)
-        if msg is None:
-            return []
         key = neighbours.key_of(msg, source.links)
         gone = message.type == wire.RTM_DELNEIGH
         if key in desired.neighbours or self._mine(key):

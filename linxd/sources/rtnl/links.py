@@ -194,21 +194,19 @@ def _changeable(want: Link, attribute: str) -> bool:
 
 def _compare_parent(want: Link, msg: LinkMsg, context: Context, found: list[Change]) -> None:
     assert want.parent is not None
-    if want.parent.scope:
-        host = context.host
-        seen = (
-            "(another namespace)"
-            if msg.link_netnsid is not None
-            else (context.links.name(msg.link) if msg.link else "none")
-        )
-        if msg.link_netnsid is not None and host is not None:
-            seen = f"host:{host.name(msg.link)}"
+    index = msg.link
+    if want.kind is not None and KINDS[want.kind].parent_number:
+        from linxd.sources.rtnl.info import parent_in
+
+        index = parent_in(want.kind, msg.info_data)
+    if not index:
+        seen = "none"
+    elif msg.link_netnsid is None:
+        seen = context.links.name(index)
+    elif want.parent.scope and context.host is not None:
+        seen = f"host:{context.host.name(index)}"
     else:
-        seen = (
-            "(another namespace)"
-            if msg.link_netnsid is not None
-            else (context.links.name(msg.link) if msg.link else "none")
-        )
+        seen = "(another namespace)"
     if seen != str(want.parent):
         found.append(Change("parent", seen, str(want.parent)))
 
@@ -260,15 +258,22 @@ def _create(want: Link, ifindex: int, context: Context) -> Message:
             netnsid = context.host_nsid
         else:
             parent = context.links.index(want.parent.name)
+    registered = KINDS[want.kind]
     if want.peer is not None:
         data = encode_veth_peer(
             want.peer.name,
             mtu=want.peer.mtu,
             mac=want.peer.mac,
             netns_fd=context.host_fd if want.peer.scope else None,
+            ifindex=0 if want.peer.scope else ifindex + 1,
         )
     else:
-        data = encode_info(want.kind, want.options, lambda name: context.links.index(name) or 0)
+        carried = parent or 0 if registered.parent_number else 0
+        data = encode_info(
+            want.kind, want.options, lambda name: context.links.index(name) or 0, parent=carried
+        )
+    if registered.parent_number:
+        parent = None
     payload = rt.encode_link(
         ifindex=ifindex,
         name=want.name,
@@ -315,16 +320,8 @@ def _update(want: Link, msg: LinkMsg, changes: Sequence[Change], context: Contex
     for name, value in common.items():
         if name not in FLAGS and name != "arp":
             send(**_common({name: value}))
-    options = {name for name in names if name in want.options}
-    if options and want.kind is not None:
-        from linxd.sources.rtnl.info import encode_info
-
-        attributes = KINDS[want.kind].attributes
-        for name in tuple(options):
-            options.update(other for other in attributes[name].sent_with if other in want.options)
-        chosen = {name: value for name, value in want.options.items() if name in options}
-        data = encode_info(want.kind, chosen, lambda name: context.links.index(name) or 0)
-        send(kind=info_kind(want.kind), info_data=data)
+    if want.kind is not None and any(name in want.options for name in names):
+        messages.append((wire.RTM_NEWLINK, 0, _options(want, msg, names, context)))
     if "master" in names and want.master is not None:
         master = context.links.index(want.master) if want.master else 0
         if master is not None:
@@ -344,6 +341,30 @@ def _update(want: Link, msg: LinkMsg, changes: Sequence[Change], context: Contex
     if mask:
         send(flags=flags, change=mask)
     return messages
+
+
+def _options(want: Link, msg: LinkMsg, names: set[str], context: Context) -> bytes:
+    """The request that changes a kind's own attributes, with those beside them that the kernel would reset
+    if they were left out: as declared, else as they are."""
+    from linxd.sources.rtnl.info import decode_info, encode_info, parent_in
+
+    assert want.kind is not None
+    attributes = KINDS[want.kind].attributes
+    changed = {name for name in names if name in want.options}
+    numbers = {attributes[name].number for name in changed}
+    beside = {other for name in changed for other in attributes[name].sent_with}
+    beside |= {name for name, attribute in attributes.items() if attribute.number in numbers}
+    links = context.links
+    values = decode_info(want.kind, msg.info_data, sorted(beside & attributes.keys()), links.name)
+    values.update({name: want.options[name] for name in (changed | beside) & want.options.keys()})
+    for name in ("remote", "group"):
+        # Two names of one attribute of a vxlan: the declared one is meant.
+        other = "group" if name == "remote" else "remote"
+        if name in want.options and other in values and other not in want.options:
+            del values[other]
+    parent = parent_in(want.kind, msg.info_data)
+    data = encode_info(want.kind, values, lambda name: links.index(name) or 0, parent=parent)
+    return rt.encode_link(ifindex=msg.ifindex, kind=info_kind(want.kind), info_data=data)
 
 
 def _needs_down(want: Link, names: set[str], context: Context) -> bool:

@@ -56,9 +56,13 @@ class Run:
             self.looked.add(condition.key)
             self.conditions[condition.key] = condition
 
+    def waiting(self) -> list[Key]:
+        """Objects that wait for something, as far as this pass has found."""
+        return [key for key, condition in self.conditions.items() if condition.state is State.PENDING]
+
     def gave_up(self, op: Op) -> bool:
         """Refused or held back in this pass already: not again before the next."""
-        return op.key in self._refused
+        return op.key in self._refused and self.conditions[op.key].state is not State.PENDING
 
     def is_churn(self, op: Op, proven: set[Key]) -> bool:
         """Whether the kernel keeps another form than we wrote twice in this pass, acknowledged both times.

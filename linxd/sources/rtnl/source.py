@@ -212,6 +212,9 @@ class RtnlSource(Source[Desired, Observed]):
             else:
                 run.did(outcome.op)
                 after |= self._look_after(outcome.op)
+                if outcome.op.key[0] == "link":
+                    for key in run.waiting():
+                        after |= look_at(key)
         run.healed()
         return after
 

@@ -12,6 +12,12 @@ from collections.abc import Iterable, Mapping
 from linxd.netlink.rt import LinkMsg
 
 
+FIRST_INDEX = 1 << 16
+"""Indices from here on are of our choosing. The kernel counts up and starts anew at two thousand million
+only (net/core/dev.c dev_index_reserve), so that an index in the ledger never comes to mean a stranger's
+link."""
+
+
 class LinkTable:
     """Links as last seen. Kept by the source over passes and corrected by each look and each event."""
 
@@ -60,7 +66,7 @@ class LinkTable:
         ifindex = self._index.get(name)
         if ifindex is not None:
             return ifindex
-        return next((index for index, alias in self._alias.items() if alias == name), None)
+        return next((index for index, alias in list(self._alias.items()) if alias == name), None)
 
     def name(self, ifindex: int) -> str:
         """Its declared name, else its kernel name, else ``if7`` (as ip(8) writes an index without a
@@ -71,6 +77,7 @@ class LinkTable:
         link = self.by_index.get(ifindex)
         return link.name if link is not None else f"if{ifindex}"
 
-    def free_index(self) -> int:
-        """An index that no link has and that none of those seen had lately."""
-        return max(self.by_index, default=1) + 1
+    def free_index(self, known: Iterable[int] = ()) -> int:
+        """An index for a new link: one that no link has, that none of ``known`` had, and that the kernel,
+        which counts upwards from 1, will not give to anybody else's."""
+        return max(FIRST_INDEX - 1, *self.by_index, *known) + 1 if self.by_index or known else FIRST_INDEX
