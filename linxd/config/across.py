@@ -17,6 +17,8 @@ from linxd.config.model import HOST, NETNS_DIRECTORY, NetnsRef
 from linxd.config.names import Names
 from linxd.config.scopes import FIELDS as SCOPE_FIELDS
 from linxd.config.sysctls import path_of
+from linxd.sources.rtnl.attributes import KINDS
+from linxd.sources.rtnl.forms import LinkName
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ def _named(tree: Node) -> Iterator[tuple[str, Node]]:
         table = node.table()
         peer = table.get("peer")
         for item in (
+            *_links_in_attributes(table),
             table.get("parent"),
             table.get("master"),
             peer.table().get("master") if peer is not None else None,
@@ -114,6 +117,14 @@ def _named(tree: Node) -> Iterator[tuple[str, Node]]:
             continue
         if len(path) > 4 and path[2] in ("conf", "neigh"):
             yield path[3], node
+
+
+def _links_in_attributes(table: Mapping[str, Node]) -> Iterator[Node]:
+    """Attributes of a link that name another one, such as a bond's primary."""
+    kind = KINDS.get(_text(table.get("kind")))
+    for key, attribute in kind.attributes.items() if kind is not None else ():
+        if isinstance(attribute.form, LinkName) and key in table:
+            yield table[key]
 
 
 def _entries(tree: Node, section: str) -> Iterable[Node]:

@@ -100,7 +100,7 @@ def _read(reader: Reader, link: str, node: Node, into: Entries[Address]) -> None
         family=local.family,
         address=local.address,
         prefixlen=length,
-        peer=None if peer is None else f"{peer.address}/{length}",
+        peer=None if peer is None else peer.address,
         label=None if label == link else label,
         broadcast=broadcast,
         scope=_scope(reader, node, local, values.get("scope")),

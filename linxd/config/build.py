@@ -56,7 +56,7 @@ class Built:
         last = len(self.order)
         return sorted(
             self.reader.faults,
-            key=lambda fault: (self.order.get(fault.file, last), fault.line, fault.column),
+            key=lambda fault: (self.order.get(fault.file, last), fault.file, fault.line, fault.column),
         )
 
     def finish(self) -> ScopeConfig:

@@ -254,11 +254,10 @@ def _gateways(
     on_link: dict[tuple[int, str], _Reach] = defaultdict(_Reach)
     anywhere: dict[int, _Reach] = defaultdict(_Reach)
     for item in addresses:
-        network, _, length = (item.peer or f"{item.address}/{item.prefixlen}").partition("/")
         # Without a route of the kernel's only the address itself is there.
-        bits = BITS[item.family] if item.flags & ADDRESS_FLAGS["noprefixroute"] else int(length)
+        bits = BITS[item.family] if item.flags & ADDRESS_FLAGS["noprefixroute"] else item.prefixlen
         for reach in (on_link[item.family, item.link], anywhere[item.family]):
-            reach.add(network, bits)
+            reach.add(item.peer or item.address, bits)
     told = set(on_link)
     for route, _ in routes.items():
         if (

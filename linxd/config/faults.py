@@ -76,12 +76,12 @@ class ConfigError(Exception):
         return tuple(fault for fault in self.faults if fault.severity is Severity.ERROR)
 
 
-class Undeclared(ConfigError):
+class Undeclared(ConfigError):  # noqa: N818 - reads as what happened
     """There is no file for this scope, or it is masked: nothing is declared, which is not the same as
     empty."""
 
 
-class Wrong(ValueError):
+class Wrong(ValueError):  # noqa: N818 - reads as what happened
     """A value is not what its key wants. ``want`` completes the sentence "is X, want …"; ``hint`` helps."""
 
     def __init__(self, want: str, hint: str = "") -> None:
@@ -90,7 +90,7 @@ class Wrong(ValueError):
         self.hint = hint
 
 
-class Refused(ValueError):
+class Refused(ValueError):  # noqa: N818 - reads as what happened
     """A value is well-formed and yet can't be: ``message`` stands by itself."""
 
     def __init__(self, message: str, hint: str = "") -> None:

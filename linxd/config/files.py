@@ -129,23 +129,27 @@ class Opener:
         except OSError as error:
             hint = "files are readable by group linxd" if isinstance(error, PermissionError) else ""
             raise Refused(f"can't be read: {error.strerror}", hint) from None
-        with open(descriptor, "rb") as file:
-            seen = os.fstat(descriptor)
-            if not stat.S_ISREG(seen.st_mode):
-                raise Refused("is not a regular file")
-            if self.owners is not None:
-                _refuse(_written_by_others(seen, self.owners, sticky=False))
-            if seen.st_size > LARGEST:
-                raise Refused(f"has {seen.st_size} bytes, want at most {LARGEST}")
-            try:
+        try:
+            self._check_file(os.fstat(descriptor))
+            with open(descriptor, "rb", closefd=False) as file:
                 data = file.read(LARGEST + 1)
-            except OSError as error:
-                raise Refused(f"can't be read: {error.strerror}") from None
+        except OSError as error:
+            raise Refused(f"can't be read: {error.strerror}") from None
+        finally:
+            os.close(descriptor)
         try:
             return data.decode()
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             raise Refused(f"is not UTF-8: byte {data[error.start]:#04x} on line {line}") from None
+
+    def _check_file(self, seen: os.stat_result) -> None:
+        if not stat.S_ISREG(seen.st_mode):
+            raise Refused("is not a regular file")
+        if self.owners is not None:
+            _refuse(_written_by_others(seen, self.owners, sticky=False))
+        if seen.st_size > LARGEST:
+            raise Refused(f"has {seen.st_size} bytes, want at most {LARGEST}")
 
     def included(self, said_in: str, name: str, roots: Sequence[str]) -> tuple[str, str]:
         """The file that another one names, relative to it: its path and its text. Raises `Refused` for what

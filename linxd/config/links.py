@@ -6,6 +6,7 @@ Which attributes there are stands in the registry of attributes; this module kno
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,8 +22,8 @@ from linxd.config.values import BOOLEAN, IFNAME_SCHEMA, INTERFACE, Type, ifname,
 from linxd.sources.rtnl.attributes import COMMON, KINDS, Attribute
 from linxd.sources.rtnl.model import Address, Link, LinkRef, Peer, Value
 
-PEERED = ("veth",)
-"""Kinds that come in pairs."""
+NUMBER_FILES = {("vrf", "table"): "rt_tables", ("", "group"): "group"}
+"""Attributes, by kind ("" is every link's), whose numbers have names in iproute2's files."""
 
 
 def _kind(value: Any, names: Names) -> str:
@@ -196,15 +197,18 @@ class _Reading:
         kind = self.kinds.get(self.name)
         own = KINDS[kind].attributes.get(key) if kind is not None else None
         if own is not None:
-            self._parse(node, own, self.options)
+            self._parse(node, own, self.options, NUMBER_FILES.get((kind or "", key)))
         elif key in COMMON:
-            self._parse(node, COMMON[key], self.attributes)
+            self._parse(node, COMMON[key], self.attributes, NUMBER_FILES.get(("", key)))
         else:
             self._unknown(node, key, kind)
         return True
 
-    def _parse(self, node: Node, attribute: Attribute, into: dict[str, Value]) -> None:
-        value = self.reader.parse(node, lambda plain: _parse_attribute(attribute, plain, self.reader.names))
+    def _parse(
+        self, node: Node, attribute: Attribute, into: dict[str, Value], file: str | None = None
+    ) -> None:
+        """An attribute as the registry reads it. ``file``: where iproute2 has names for its numbers."""
+        value = self.reader.parse(node, lambda plain: _parse_attribute(attribute, plain, file, self.reader))
         if value is not None:
             into[attribute.name] = value
 
@@ -216,10 +220,18 @@ class _Reading:
             reader.unknown(node, (), f'if this is an interface, quote the key: [link."{path}"]')
             return
         if key in _MISNAMED:
-            reader.unknown(node, (), f'did you mean "{_MISNAMED[key]}"?')
+            better = _MISNAMED[key]
+            if key == "address" and isinstance(node.value, str) and node.value.count(":") == 5:
+                better = "mac"
+            reader.unknown(node, (), f'did you mean "{better}"?')
             return
         if key in _ELSEWHERE:
             reader.unknown(node, (), f"these are declared in {_ELSEWHERE[key]}")
+            return
+        ports = _masters_with(key)
+        if ports and "master" in self.node.table():
+            which = "a port of kind " + one_of(ports)
+            reader.error(node, f"is an attribute of {which}", f"write port = {{ {key} = … }}", at_key=True)
             return
         if owners := _kinds_with(key):
             which = "links of kind " + one_of(owners)
@@ -231,9 +243,13 @@ class _Reading:
                     node, f"is an attribute of {which}, and this is of kind {found(kind)}", at_key=True
                 )
             return
-        if ports := _masters_with(key):
-            which = "a port of kind " + one_of(ports)
-            reader.error(node, f"is an attribute of {which}", f"write port = {{ {key} = … }}", at_key=True)
+        if ports:
+            reader.error(
+                node,
+                f"is an attribute of a port of kind {one_of(ports)}",
+                "say master, and port = {…}",
+                at_key=True,
+            )
             return
         own = KINDS[kind].attributes if kind is not None else {}
         reader.unknown(node, (*FIELDS, *COMMON, *own))
@@ -253,14 +269,14 @@ class _Reading:
                 self.reader.missing(
                     self.node, key, f"is required for kind {found(kind)}", registered.attributes[key].doc
                 )
-        if kind in PEERED and "peer" not in table:
+        if registered.peer and "peer" not in table:
             self.reader.missing(
                 self.node,
                 "peer",
                 f"is required for kind {found(kind)}",
                 'peer = { name = "…", scope = "host" }',
             )
-        if kind not in PEERED and "peer" in table:
+        if not registered.peer and "peer" in table:
             self.reader.error(table["peer"], f"links of kind {found(kind)} have none", at_key=True)
 
     def _check_parent(self, node: Node, parent: LinkRef) -> None:
@@ -339,9 +355,27 @@ def _masters_with(key: str) -> list[str]:
     return sorted(name for name, kind in KINDS.items() if key in kind.ports)
 
 
-def _parse_attribute(attribute: Attribute, plain: Any, names: Names) -> Value:
-    """The registry's own reading. It says what it expects, and what was found is said here."""
+def _parse_attribute(attribute: Attribute, plain: Any, file: str | None, reader: Reader) -> Value:
+    """The registry says what it expects, and what was found is said here."""
+    hint = ""
+    if file is not None and isinstance(plain, str):
+        hint = reader.names.hint(file, plain)
+        plain = reader.names.of(file).get(plain, plain)
     try:
         return attribute.parse(plain)
     except ValueError as error:
-        raise Wrong(str(error)) from None
+        raise Wrong(str(error), hint or _slip(attribute, plain)) from None
+
+
+def _slip(attribute: Attribute, plain: Any) -> str:
+    """A hint for a value that was almost right."""
+    choices = attribute.json_schema().get("enum")
+    if isinstance(plain, str) and choices:
+        return did_you_mean(plain, [choice for choice in choices if isinstance(choice, str)])
+    if isinstance(plain, str):
+        try:
+            attribute.parse(tomllib.loads(f"value = {plain}")["value"])
+        except (ValueError, RecursionError):
+            return ""
+        return "write it without quotes"
+    return ""

@@ -32,7 +32,7 @@ def _lockable(text: Any) -> tuple[Any, bool]:
 
 
 def _number(high: int, *, lockable: bool) -> Type[tuple[int, bool]]:
-    want = f"an integer from 1 to {high}" + (f', or "lock {min(high, 1400)}"' if lockable else "")
+    want = f"a whole number from 1 to {high}" + (f', or "lock {min(high, 1400)}"' if lockable else "")
 
     def parse(value: Any, names: Names) -> tuple[int, bool]:
         plain, locked = _lockable(value) if lockable else (value, False)

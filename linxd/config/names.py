@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
+from linxd.config.faults import did_you_mean
+
 IPROUTE2 = ("/etc/iproute2", "/usr/share/iproute2", "/usr/lib/iproute2")
 
 _BUILT_IN: Mapping[str, Mapping[str, int]] = {
@@ -51,6 +53,11 @@ class Names:
                     found.setdefault(name, number)
             known = self._known[file] = dict(_BUILT_IN.get(file, {})) | found
         return known
+
+    def hint(self, file: str, word: str) -> str:
+        """What to do about a word that is no name: one that is near, or where names come from."""
+        near = did_you_mean(word, self.of(file))
+        return near or (f"names come from {self.directories[0]}/{file}" if self.directories else "")
 
     def _files(self, file: str) -> Iterable[str]:
         for directory in self.directories:

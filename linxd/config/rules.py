@@ -35,8 +35,8 @@ ACTIONS = {"nop": 3, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 
 _PROTOCOLS = {
     "icmp": 1, "igmp": 2, "ipip": 4, "tcp": 6, "udp": 17, "dccp": 33, "ipv6": 41, "gre": 47,
-    "esp": 50,
-    "ah": 51, "icmpv6": 58, "ipv6-icmp": 58, "ospf": 89, "pim": 103, "l2tp": 115, "sctp": 132, "udplite": 136,
+    "esp": 50, "ah": 51, "icmpv6": 58, "ipv6-icmp": 58, "ospf": 89, "pim": 103, "l2tp": 115, "sctp": 132,
+    "udplite": 136,
 }  # fmt: skip
 
 
@@ -256,7 +256,9 @@ def _check(reader: Reader, node: Node, values: Mapping[str, Any]) -> None:
     only = families | ({values["family"]} if values.get("family") else set())
     length: int | None = values.get("suppress_prefixlength")
     if length is not None and only == {AF_INET} and length > BITS[AF_INET]:
-        reader.error(table["suppress_prefixlength"], f"is {length}, want an integer from 0 to 32 in IPv4")
+        reader.error(
+            table["suppress_prefixlength"], f"is {length}, want a whole number from 0 to 32 in IPv4"
+        )
     if "realms" in values and only != {AF_INET}:
         reader.error(table["realms"], "is for IPv4 rules", at_key=True)
     for key in ("suppress_prefixlength", "suppress_ifgroup"):

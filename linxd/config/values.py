@@ -32,7 +32,7 @@ class Type(Generic[T]):
 
 def integer(low: int, high: int) -> Type[int]:
     """An integer in a range."""
-    want = f"an integer from {low} to {high}"
+    want = f"a whole number from {low} to {high}"
 
     def parse(value: Any, names: Names) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -124,9 +124,7 @@ def named(file: str, low: int, high: int, *, what: str) -> Type[int]:
         if number is None and isinstance(value, str):
             number = names.of(file).get(value)
             if number is None:
-                hint = (
-                    did_you_mean(value, names.of(file)) or f"names come from {names.directories[0]}/{file}"
-                )
+                hint = names.hint(file, value)
                 raise Wrong(f"{what}: a number from {low} to {high}, or a known name", hint)
         if number is None or not low <= number <= high:
             raise Wrong(f"{what}: a number from {low} to {high}, or a known name")
