@@ -95,6 +95,11 @@ class Gate:
     def __len__(self) -> int:
         return len(self._failures) + len(self._heals) + len(self._fights)
 
+    @property
+    def failing(self) -> int:
+        """Objects of which a failure is remembered."""
+        return len(self._failures)
+
     # -- asked by a pass ------------------------------------------------------------------------------------
 
     def admit(self, op: Op, *, event: bool = False) -> Condition | None:

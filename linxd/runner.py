@@ -130,9 +130,9 @@ class Runner(Generic[D, O]):
         async with self._running(work):
             report = await self._source.reconcile(work)
             report = _completed(report, {**(culprits or {}), **_culprits(hints)}, hints, began)
-            spoken_of = await self._enter(report, work, held)
+            await self._enter(report, work, held)
         if nested:
-            self._nested |= spoken_of
+            self._nested.update(_spoken_of(report, work))
         self._ended(report, everything=work.full and not nested)
         return report
 
@@ -196,9 +196,8 @@ class Runner(Generic[D, O]):
 
     # -- what it comes to -----------------------------------------------------------------------------------
 
-    async def _enter(self, report: Report, work: Pass[D], held: set[Key]) -> set[Key]:
-        """Draw the conclusions from a report, for the gate and the account. Returns what it looked at or
-        named."""
+    async def _enter(self, report: Report, work: Pass[D], held: set[Key]) -> None:
+        """Draw the conclusions from a report, for the gate and for the account."""
         gate = self._gate
         heal = report.trigger not in _NEW
         drifted: set[Key] = set()
@@ -215,20 +214,26 @@ class Runner(Generic[D, O]):
                     gate.refused(refused.pop(op.key), op)
         for condition in refused.values():
             gate.refused(condition)
-        bad = drifted.union(condition.key for condition in report.conditions)
         looked: Collection[Key] | None = None
         if not report.complete:
-            looked = report.looked or bad.union(hint.key for hint in work.hints if hint.key is not None)
-        gate.passed(bad, looked)
+            looked = report.looked or _spoken_of(report, work)
+        if gate.failing:
+            gate.passed(drifted.union(condition.key for condition in report.conditions), looked)
         gate.blame(report.culprits)
+        await self._breathe()
         self.account.enter(report, drifted=drifted, applied=applied, looked=looked)
-        return bad.union(looked or ())
 
     async def _batches(self, ops: Sequence[Op]) -> AsyncIterator[Sequence[Op]]:
         """A large patch is accounted for in slices too."""
         for start in range(0, len(ops), BATCH):
             yield ops[start : start + BATCH]
             await self._breathe()
+
+
+def _spoken_of(report: Report, work: Pass[D]) -> set[Key]:
+    """The objects that a pass was told of, or tells of."""
+    keys = {hint.key for hint in work.hints if hint.key is not None}
+    return keys.union(report.looked, (c.key for c in report.conditions), (op.key for op in report.drifted))
 
 
 def _culprits(hints: Iterable[Hint]) -> dict[Key, Culprit]:

@@ -294,7 +294,7 @@ class ObjectSource(Source[D, O]):
                 conditions[op.key] = condition
         ended = time.monotonic()
         events = [hint.at for hint in work.hints if hint.at]
-        touched = {op.key for op in patch.ops}
+        touched = {op.key for op in patch.ops} if work.hints else set()
         whole = work.full or not self.keyed
         return Report(
             trigger=work.trigger,
