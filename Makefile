@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+# `make demo` and `make check` are all that a newcomer needs; both set up what they use.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON := .venv/bin/python
+VENV := .venv/.stamp
+# What ships runs on Debian's own Python and Debian's packages; the rest is for tests.
+RUNTIME := python3-pyroute2 iproute2 nftables procps
+TESTING := python3-venv python3-systemd python3-dbus-next strace gcc libc6-dev linux-libc-dev
+BED := qemu-system-x86 mmdebstrap e2fsprogs
+
+.PHONY: help demo check lint test vm bench setup setup-test venv clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+demo: setup ## a namespace converges, is sabotaged, heals, and says who did it
+	@bash examples/demo.sh
+
+check: lint vm test ## install what is needed, then lint, types and every test this machine can run
+
+setup: ## install what linxd itself needs
+	@tools/apt-needs $(RUNTIME)
+
+setup-test: setup
+	@tools/apt-needs $(TESTING)
+
+venv: $(VENV) ## make .venv with the development tools
+
+$(VENV): pyproject.toml | setup-test
+	@echo "making .venv"
+	@test -x $(PYTHON) || /usr/bin/python3 -m venv --system-site-packages .venv
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check mypy ruff 'pytest>=8' hypothesis jsonschema
+	@touch $@
+
+lint: $(VENV) ## style and types
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --quiet --check .
+	@.venv/bin/mypy --no-error-summary linxd examples
+	@echo "lint: fine"
+
+test: $(VENV) ## every test that this machine can run; what can't run says why
+	@$(PYTHON) -m pytest -q -rs
+
+vm: $(VENV) ## the tests that need link kinds of a distribution's kernel, in a virtual machine
+	@if tools/apt-needs --try $(BED); then $(PYTHON) tests/bed/vm.py; \
+	else echo "vm: not run: qemu or mmdebstrap can't be had here"; fi
+
+bench: setup-test ## figures beside what a user would use instead
+	@/usr/bin/python3 bench/run.py
+
+clean: ## remove what was made here
+	@rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
