@@ -95,6 +95,11 @@ class Op:
     needs: tuple[Key, ...] = ()
     after: Entry | None = None
     given: tuple[str, ...] = ()
+    key: Key = field(init=False, compare=False, repr=False)
+    """Identity of the object."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.subject.key)
 
     @property
     def subject(self) -> Named:
@@ -102,11 +107,6 @@ class Op:
         subject = self.want or self.have
         assert subject is not None
         return subject
-
-    @property
-    def key(self) -> Key:
-        """Identity of the object."""
-        return self.subject.key
 
     @property
     def name(self) -> str:

@@ -53,6 +53,8 @@ class Plan:
     adopt: list[tuple[Key, Entry | None]] = field(default_factory=list)
     equal: list[Key] = field(default_factory=list)
     """Declared objects that the kernel has just as declared: proof that it can."""
+    steady: list[Key] = field(default_factory=list)
+    """Those among them of which the ledger has nothing to learn either."""
 
 
 def diff_kind(
@@ -125,18 +127,17 @@ def _absent(kind: Kind, spec: Any, entry: Entry | None, view: View, plan: Plan) 
         seen=Seen.ABSENT, origin=Origin.HAND, claim=None if entry is None else entry.claim, declared=True
     )
     needs, missing = _needs(kind, spec, view)
-    name = f"{kind.name} {spec.words()}"
     if entry is not None and "ifindex" in entry.facts:
         # Gone for good: what bears its index one day is another link.
         entry = replace(entry, facts={key: value for key, value in entry.facts.items() if key != "ifindex"})
         plan.adopt.append((spec.key, entry))
     if missing:
-        plan.conditions.append(Condition(spec.key, name, State.PENDING, missing, needs=needs))
+        plan.conditions.append(Condition(spec.key, _name(kind, spec), State.PENDING, missing, needs=needs))
         return
     waits = kind.creatable(spec, view)
     if waits is not None:
         if waits:
-            plan.conditions.append(Condition(spec.key, name, State.PENDING, waits))
+            plan.conditions.append(Condition(spec.key, _name(kind, spec), State.PENDING, waits))
         return
     after = _entry(decision, entry, {}, kind.facts(spec, None))
     plan.ops.append(Op(Verb.CREATE, spec, None, needs=needs, after=after))
@@ -150,7 +151,12 @@ def _present(
         entry = None
     take = policy.take if spec.take is None else spec.take
     changes = kind.changes(spec, seen, entry, view)
-    name = f"{kind.name} {spec.words()}"
+    if not changes:
+        plan.equal.append(key)
+        if entry is not None and not entry.settled and not kind.facts(spec, seen).items() - entry.facts.items():
+            plan.steady.append(key)
+            return
+    name = _name(kind, spec)
     if changes:
         waits = kind.waits(spec, changes, view)
         if waits.text:
@@ -172,8 +178,6 @@ def _present(
         take=take,
         adoptable=bool(changes) and kind.adoptable(spec, seen, changes),
     )
-    if not changes:
-        plan.equal.append(key)
     if decision.state is State.CONFLICT:
         text = f"{'; '.join(_differs(change) for change in changes)} (owner: {kind.owner(seen)})"
         plan.conditions.append(Condition(key, name, State.CONFLICT, text))
@@ -189,6 +193,10 @@ def _present(
     recreate = decision.action is not Action.SET and kind.recreates(spec, changes)
     verb = Verb.RECREATE if recreate else Verb.UPDATE
     plan.ops.append(Op(verb, spec, seen, changes, needs, after))
+
+
+def _name(kind: Kind, spec: Any) -> str:
+    return f"{kind.name} {spec.words()}"
 
 
 def _differs(change: Change) -> str:

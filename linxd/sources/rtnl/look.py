@@ -5,6 +5,7 @@ them. Pure bookkeeping over the desired state.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from linxd.patch import Key
@@ -126,7 +127,11 @@ class Index:
 
 def look_at(key: Key) -> Look:
     """The smallest look that has this one object in it."""
-    kind, name = str(key[0]), key[1]
+    return _look_at(str(key[0]), key[1])
+
+
+@functools.lru_cache(maxsize=1024)
+def _look_at(kind: str, name: str | int) -> Look:
     if kind == "link":
         return Look(links=frozenset({str(name)}))
     if kind == "address":

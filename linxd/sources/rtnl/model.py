@@ -2,7 +2,7 @@
 """Desired links, addresses, routes, rules and neighbours, with their identities.
 
 Every value is in the form in which the kernel would give it back (compressed lower-case addresses, numbers
-for tables and scopes), so that comparing is ``==``. Knows no socket, no file and no observed state.
+for tables and scopes), so that comparing is ``==``. Each object has its identity made once. Knows no socket, no file and no observed state.
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ class Link:
     port: Mapping[str, Value] = field(default_factory=dict)
     take: bool | None = None
     where: Where | None = field(default=None, compare=False, repr=False)
+    key: Key = field(init=False, compare=False, repr=False)
 
-    @property
-    def key(self) -> Key:
-        return ("link", self.name)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", ("link", self.name))
 
     def words(self) -> str:
         return self.name
@@ -122,10 +122,10 @@ class Address:
     flags: int = 0
     take: bool | None = None
     where: Where | None = field(default=None, compare=False, repr=False)
+    key: Key = field(init=False, compare=False, repr=False)
 
-    @property
-    def key(self) -> Key:
-        return ("address", self.link, self.address, self.prefixlen)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", ("address", self.link, self.address, self.prefixlen))
 
     def words(self) -> str:
         return f"{self.address}/{self.prefixlen} dev {self.link}"
@@ -163,10 +163,10 @@ class Route:
     nexthops: tuple[Nexthop, ...] = ()
     take: bool | None = None
     where: Where | None = field(default=None, compare=False, repr=False)
+    key: Key = field(init=False, compare=False, repr=False)
 
-    @property
-    def key(self) -> Key:
-        return ("route", self.family, self.table, self.to, self.tos, self.metric)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", ("route", self.family, self.table, self.to, self.tos, self.metric))
 
     def words(self) -> str:
         to = "default" if self.to in ("0.0.0.0/0", "::/0") else self.to
@@ -222,6 +222,7 @@ class Rule:
     chosen: int | None = field(default=None, compare=False)
     take: bool | None = None
     where: Where | None = field(default=None, compare=False, repr=False)
+    key: Key = field(init=False, compare=False, repr=False)
 
     def selectors(self) -> str:
         """Everything but the priority, in the words of `ip rule`: what finds the rule again."""
@@ -256,9 +257,8 @@ class Rule:
             parts.append({3: "nop", 6: "blackhole", 7: "unreachable", 8: "prohibit"}[self.action])
         return " ".join(parts)
 
-    @property
-    def key(self) -> Key:
-        return ("rule", self.family, -1 if self.priority is None else self.priority, self.selectors())
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", ("rule", self.family, -1 if self.priority is None else self.priority, self.selectors()))
 
     def words(self) -> str:
         priority = self.chosen if self.priority is None else self.priority
@@ -277,10 +277,10 @@ class Neighbour:
     router: bool = False
     take: bool | None = None
     where: Where | None = field(default=None, compare=False, repr=False)
+    key: Key = field(init=False, compare=False, repr=False)
 
-    @property
-    def key(self) -> Key:
-        return ("neighbour", self.dev, self.address, int(self.proxy))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", ("neighbour", self.dev, self.address, int(self.proxy)))
 
     def words(self) -> str:
         return f"{'proxy ' if self.proxy else ''}{self.address} dev {self.dev}"

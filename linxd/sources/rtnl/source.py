@@ -204,30 +204,29 @@ class RtnlSource(Source[Desired, Observed]):
         if not todo:
             return NOTHING
         after = NOTHING
-        for outcome in await self._applier.apply(
-            order(todo), self._planner.view(observed.links, self.index), work
-        ):
+        looks: set[Look] = set()
+        for outcome in await self._applier.apply(order(todo), self._planner.view(observed.links, self.index), work):
             if outcome.condition is not None:
                 run.hold(outcome.op, outcome.condition)
             else:
                 run.did(outcome.op)
-                after |= self._look_after(outcome.op)
-                if outcome.op.key[0] == "link":
-                    for key in run.waiting():
-                        after |= look_at(key)
+                looks.update(self._looks_after(outcome.op))
+        if any(op.key[0] == "link" for op in todo):
+            looks.update(look_at(key) for key in run.waiting())
+        for look in looks:
+            after |= look
         run.healed()
         return after
 
-    def _look_after(self, op: Op) -> Look:
-        """Where an op may have changed more than its object, and the object itself until it was seen to
-        hold."""
-        subject = op.subject
-        look = NOTHING if op.key in self._proven and op.verb is not Verb.DELETE else look_at(op.key)
-        if isinstance(subject, Link) or op.key[0] == "link":
-            look |= look_at(op.key) | self.index.after_link(str(op.key[1]))
-        elif op.key[0] == "address":
-            look |= self.index.after_address(op.key)
-        return look
+    def _looks_after(self, op: Op) -> list[Look]:
+        """Where an op may have changed more than its object, and the object itself until it was seen to hold."""
+        kind = op.key[0]
+        if kind == "link":
+            return [look_at(op.key), self.index.after_link(str(op.key[1]))]
+        looks = [] if op.key in self._proven and op.verb is not Verb.DELETE else [look_at(op.key)]
+        if kind == "address":
+            looks.append(self.index.after_address(op.key))
+        return looks
 
     # -- observing and planning -----------------------------------------------------------------------------
 
