@@ -53,7 +53,8 @@ class Ref(Protocol):
 class Namespace:
     """A network namespace, held open by ``fd`` until `close`; ``inode`` is that of its nsfs file, ``cookie``
     its name for good. ``pidfd``: the process it was taken from, -1 if it has a name of its own. ``cgroup``:
-    directory of the unit it belongs to. ``home``: whether it is the one we are in.
+    directory of the unit it belongs to. ``home``: whether it is the one we are in, ``host``: the one
+    of process 1.
     """
 
     ref: Ref
@@ -61,6 +62,7 @@ class Namespace:
     inode: tuple[int, int]
     cookie: int
     home: bool
+    host: bool
     pidfd: int = -1
     cgroup: str | None = None
 
@@ -104,7 +106,16 @@ def find(ref: Ref) -> Namespace:
     try:
         seen = os.fstat(fd)
         cookie = cookie_of(fd)
-        return Namespace(ref, fd, (seen.st_dev, seen.st_ino), cookie, cookie == cookie_of(), pidfd, cgroup)
+        return Namespace(
+            ref,
+            fd,
+            (seen.st_dev, seen.st_ino),
+            cookie,
+            home=cookie == cookie_of(),
+            host=cookie == host_cookie(),
+            pidfd=pidfd,
+            cgroup=cgroup,
+        )
     except BaseException:
         for descriptor in (fd, pidfd):
             if descriptor >= 0:
@@ -228,18 +239,13 @@ def enter(fd: int) -> None:
 
 
 def cookie_of(fd: int | None = None) -> int:
-    """SO_NETNS_COOKIE of a namespace, of ours for None; 0 where the kernel has none (before Linux 5.14).
+    """SO_NETNS_COOKIE of a namespace, of the calling thread's for None. Raises OSError (before Linux 5.14).
 
-    It is read off a socket of AF_UNIX, which can write nothing there. Raises OSError.
+    It is read off a socket of AF_UNIX, which can write nothing there.
     """
     if fd is None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            try:
-                return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
-            except OSError as error:
-                if error.errno == errno.ENOPROTOOPT:
-                    return 0
-                raise
+            return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
     found: list[int | OSError] = []
 
     def visit() -> None:
@@ -257,6 +263,23 @@ def cookie_of(fd: int | None = None) -> int:
     if isinstance(result, OSError):
         raise result
     return result
+
+
+def host_cookie() -> int | None:
+    """The cookie of the namespace of process 1, which is the host's. None where we are elsewhere and may not
+    look."""
+    if netns_of("/proc/self") == netns_of("/proc/1"):
+        return cookie_of()
+    try:
+        fd = os.open("/proc/1/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return cookie_of(fd)
+    except PermissionError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def boot_id() -> str:

@@ -64,6 +64,7 @@ def test_a_path_names_a_namespace_other_than_ours(netns: str) -> None:
     space = find(path_ref(netns))
     try:
         assert not space.home
+        assert not space.host
         assert space.cookie != cookie_of()
         assert space.inode[1] == os.stat(f"/run/netns/{netns}").st_ino
     finally:
@@ -75,6 +76,7 @@ def test_the_hosts_own_namespace_is_known_under_any_name() -> None:
     for ref in (Ref("host"), Ref("pid", str(os.getpid())), Ref("path", "/proc/self/ns/net")):
         space = find(ref)
         assert space.home
+        assert space.host
         space.close()
 
 
