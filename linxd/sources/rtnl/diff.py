@@ -153,7 +153,11 @@ def _present(
     changes = kind.changes(spec, seen, entry, view)
     if not changes:
         plan.equal.append(key)
-        if entry is not None and not entry.settled and not kind.facts(spec, seen).items() - entry.facts.items():
+        if (
+            entry is not None
+            and not entry.settled
+            and not kind.facts(spec, seen).items() - entry.facts.items()
+        ):
             plan.steady.append(key)
             return
     name = _name(kind, spec)

@@ -75,6 +75,7 @@ class Index:
         "link_keys",
         "links",
         "neighbours",
+        "routes_of",
         "tables",
         "users",
     )
@@ -103,6 +104,7 @@ class Index:
         self.users = {way for route in desired.routes.values() for way in _devices(route)}
         self.users |= self.addresses.keys() | self.neighbours.keys()
         self.anywhere = any(not _devices(route) and route.type == 1 for route in desired.routes.values())
+        self.routes_of = {family: {key for key in desired.routes if key[1] == family} for family in FAMILIES}
         self.families = frozenset(route.family for route in desired.routes.values())
 
     def after_link(self, name: str) -> Look:

@@ -258,7 +258,11 @@ class Rule:
         return " ".join(parts)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", ("rule", self.family, -1 if self.priority is None else self.priority, self.selectors()))
+        object.__setattr__(
+            self,
+            "key",
+            ("rule", self.family, -1 if self.priority is None else self.priority, self.selectors()),
+        )
 
     def words(self) -> str:
         priority = self.chosen if self.priority is None else self.priority

@@ -76,10 +76,11 @@ class Planner:
             chosen_routes = {key: desired.routes[key] for key in keys if key in desired.routes}
             claims = _entries(owned, keys)
             if look.routes:
-                chosen_routes |= {
-                    k: route for k, route in desired.routes.items() if route.family in look.routes
-                }
-                claims |= {k: entry for k, entry in owned.of("route").items() if k[1] in look.routes}
+                steady = observed.steady
+                for family in look.routes:
+                    chosen_routes |= {key: desired.routes[key] for key in index.routes_of[family] - steady}
+                entries = owned.of("route")
+                claims |= {key: entries[key] for key in entries.keys() - steady if key[1] in look.routes}
             compare("route", chosen_routes, claims, _within_reach(observed.routes, index, policy))
         if look.rules:
             claims = dict(owned.of("rule"))

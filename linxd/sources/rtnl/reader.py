@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from linxd.netlink import rt, wire
@@ -39,7 +39,7 @@ class Observed:
     An object that is covered and not in here is not in the kernel. ``links`` are all links, always.
     """
 
-    __slots__ = ("addresses", "keys", "links", "look", "neighbours", "routes", "rules")
+    __slots__ = ("addresses", "keys", "links", "look", "neighbours", "raw", "routes", "rules", "steady")
 
     def __init__(self, table: LinkTable, look: Look) -> None:
         self.links = table
@@ -49,6 +49,10 @@ class Observed:
         self.neighbours: dict[Key, Have[NeighMsg]] = {}
         self.routes: dict[Key, Have[RouteMsg]] = {}
         self.rules: dict[Key, Have[RuleMsg]] = {}
+        self.steady: set[Key] = set()
+        """Routes whose message is to the byte the one that was found as declared before: nothing to compare."""
+        self.raw: dict[Key, bytes] = {}
+        """Messages of the routes that were decoded."""
 
     def of(self, kind: str) -> Mapping[Key, Have[Any]]:
         """The observed objects of one kind."""
@@ -74,6 +78,19 @@ class Reader:
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
+        self._steady: dict[bytes, Key] = {}
+        self._steady_for: object = None
+
+    def remember(self, observed: Observed, steady: Iterable[Key]) -> None:
+        """These objects were found as declared and in the ledger: their very bytes need no comparing next time."""
+        raw = observed.raw
+        if len(self._steady) > 2 * (len(raw) + len(observed.steady)):
+            self._steady = {}  # mostly forms that routes once had
+        self._steady.update((raw[key], key) for key in steady if key in raw)
+
+    def forget(self) -> None:
+        """Something else is declared."""
+        self._steady = {}
 
     async def read(self, look: Look, index: Index, work: Pass[Desired], table: LinkTable) -> Observed:
         """Read what ``look`` covers. ``table``: the links as known, brought up to date when only some are
@@ -171,7 +188,12 @@ class Reader:
     async def _routes(self, observed: Observed, family: int, index: Index, work: Pass[Desired]) -> None:
         """Ours by our protocol, those found by theirs; and where a declared one is missing, whoever has its
         key."""
-        want = {key for key in index.desired.routes if key[1] == family}
+        # A message speaks of links by index: it means the same only while they bear the same names.
+        names = frozenset((ifindex, observed.links.name(ifindex)) for ifindex in observed.links.by_index)
+        if names != self._steady_for:
+            self._steady_for = names
+            self._steady = {}
+        want = index.routes_of[family]
         claims = work.owned.of("route")
         mine = {key for key in claims if key[1] == family}
         tables = {table for other, table in index.tables if other == family}
@@ -179,7 +201,7 @@ class Reader:
             for table in tables:
                 await self._route_dump(observed, work, None, family=family, table=table)
             await self._route_dump(observed, work, None, family=family, protocol=PROTO_LINXD)
-            missing = (want | mine) - observed.routes.keys()
+            missing = (want | mine) - observed.routes.keys() - observed.steady
         else:
             protocols = {PROTO_LINXD}
             for key in mine:
@@ -188,7 +210,7 @@ class Reader:
             for protocol in sorted(protocols):
                 keys = None if protocol == PROTO_LINXD else want | mine
                 await self._route_dump(observed, work, keys, family=family, protocol=protocol)
-            missing = (want | mine) - observed.routes.keys()
+            missing = (want | mine) - observed.routes.keys() - observed.steady
         for table in {int(key[2]) for key in missing}:
             await self._route_dump(observed, work, missing, family=family, table=table)
 
@@ -197,13 +219,20 @@ class Reader:
     ) -> None:
         """Dump routes; those not in ``keys`` are passed over before they are decoded (None: take all)."""
 
-        def decode(buf: bytes, start: int, end: int) -> RouteMsg | None:
+        steady = self._steady
+
+        def decode(buf: bytes, start: int, end: int) -> tuple[RouteMsg, bytes] | None:
+            raw = buf[start:end]
+            key = steady.get(raw)
+            if key is not None:
+                observed.steady.add(key)
+                return None
             if keys is not None and ("route", *rt.route_key(buf, start, end)) not in keys:
                 return None
-            return rt.decode_route(buf, start, end)
+            return rt.decode_route(buf, start, end), raw
 
         found = observed.routes
-        for msg in await self._collect(wire.RTM_GETROUTE, rt.query_routes(**filters), decode, work):
+        for msg, raw in await self._collect(wire.RTM_GETROUTE, rt.query_routes(**filters), decode, work):
             if msg.flags & RTM_F_CLONED:
                 continue
             have = routes.have(msg, observed.links)
@@ -211,6 +240,7 @@ class Reader:
             before = found.get(have.key)
             if before is None or (msg.protocol == PROTO_LINXD != before.msg.protocol):
                 found[have.key] = have
+                observed.raw[have.key] = raw
 
     # -- slices ---------------------------------------------------------------------------------------------
 

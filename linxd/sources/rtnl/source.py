@@ -116,6 +116,7 @@ class RtnlSource(Source[Desired, Observed]):
         if work.desired is not self.index.desired:
             self.index = Index(work.desired)
             self._proven.clear()
+            self._reader.forget()
 
     async def _heal(self, run: Run) -> None:
         """Objects that events named, first; then what may have gone silently with them."""
@@ -181,6 +182,7 @@ class RtnlSource(Source[Desired, Observed]):
         """Apply what may be applied; returns where to look again because of it."""
         work = run.work
         self._proven.update(plan.equal)
+        self._reader.remember(observed, plan.steady)
         run.judged(plan, self._standing)
         todo: list[Op] = []
         for op in plan.ops:
@@ -205,7 +207,9 @@ class RtnlSource(Source[Desired, Observed]):
             return NOTHING
         after = NOTHING
         looks: set[Look] = set()
-        for outcome in await self._applier.apply(order(todo), self._planner.view(observed.links, self.index), work):
+        for outcome in await self._applier.apply(
+            order(todo), self._planner.view(observed.links, self.index), work
+        ):
             if outcome.condition is not None:
                 run.hold(outcome.op, outcome.condition)
             else:
