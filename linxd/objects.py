@@ -35,7 +35,8 @@ def compare(
     its kind bears one. ``take``: on-conflict = "take". ``only``: the keys that were looked at, where that
     was not everything. Deletions stand first, so that what they free can be used;
     desired objects keep their order, which is for the caller to choose. Observed objects that are neither
-    desired nor owned nor marked are left alone.
+    desired nor owned nor marked are left alone. Entries in doubt claim nothing, and stay for
+    `settle_unsure`.
     """
     claims = owned.of(kind)
     deletes: list[Op] = []
@@ -54,7 +55,7 @@ def compare(
         )
         if have is not None and decision.action is Action.DELETE:
             deletes.append(Op(Verb.DELETE, None, have))
-        elif entry is not None:
+        elif entry is not None and entry.sure:
             adopt.append((key, None))
     for key, want in desired.items():
         if only is not None and key not in only:
@@ -81,7 +82,7 @@ def compare(
                 Condition(key, name, State.CONFLICT, f"there is {have.words()}, which is not ours")
             )
         else:
-            if after != entry:
+            if after != entry and (entry is None or entry.sure):
                 adopt.append((key, after))
             if found:
                 conditions.append(Condition(key, f"{kind} {want.words()}", State.NOTED, noted(found)))

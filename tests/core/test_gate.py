@@ -267,6 +267,16 @@ def test_a_fight_that_the_other_side_gave_up_ends(gate: Gate, clock: Clock) -> N
     assert gate.contended() == {}
 
 
+def test_a_fight_goes_on_while_its_heals_fail(gate: Gate, clock: Clock) -> None:
+    heal(gate, clock, 5)
+    for _ in range(4):
+        clock.move(40)
+        gate.due()
+        assert gate.admit(op()) is None
+        gate.failed(op(), errno.EBUSY)
+    assert list(gate.contended()) == [op().key]
+
+
 def test_a_new_declaration_ends_fights(gate: Gate, clock: Clock) -> None:
     heal(gate, clock, 5)
     gate.declared()

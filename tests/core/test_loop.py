@@ -233,6 +233,35 @@ def test_what_fails_for_good_is_not_tried_again_by_itself() -> None:
     asyncio.run(story())
 
 
+def test_what_is_held_back_fails_and_drifts_only_once() -> None:
+    async def story() -> None:
+        world = World(refuse={key("a"): errno.EBUSY})
+        async with running(world, things(a="1", b="2"), resync=0) as bed:
+            for _ in range(6):
+                assert bed.clock.next is not None
+                await bed.after(bed.clock.next)
+            wait, tried = bed.clock.next, len(world.tried)
+            assert wait == pytest.approx(6.4)
+            for _ in range(5):
+                assert world.notify is not None
+                world.notify(Hint(None))
+                await quiet()
+            assert bed.clock.next == wait
+            assert len(world.tried) == tried
+            assert bed.loop.conditions[key("a")].text == "refused"
+            assert bed.loop.status.drifts == 0  # it was never there
+
+            world.drift("b", None)
+            world.refuse[key("b")] = errno.EINVAL
+            for _ in range(5):
+                assert world.notify is not None
+                world.notify(Hint(None))
+                await quiet()
+            assert bed.loop.status.drifts == 1
+
+    asyncio.run(story())
+
+
 def test_one_bad_object_holds_up_no_other() -> None:
     async def story() -> None:
         world = World(refuse={key("b"): errno.EINVAL})

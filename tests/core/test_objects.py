@@ -214,6 +214,21 @@ def test_after_a_crash_a_marked_object_is_ours() -> None:
     assert world.things == {}
 
 
+def test_doubt_stays_until_a_pass_that_looks_at_everything_and_may_write() -> None:
+    doubts = [(key("a"), Entry(Claim.MADE)), (key("b"), Entry(Claim.MADE))]
+    world, owned = World(things=things(a="1", b="1")), MemoryLedger()
+    owned.intend(doubts)
+    before = owned.in_doubt()
+    run(world, things(a="1"), owned, write=False)
+    hints = (Hint(key("a")), Hint(key("b")))
+    report = asyncio.run(world.reconcile(Pass(things(a="1"), owned, hints=hints)))
+    assert report.drifted == ()
+    assert world.things == things(a="1", b="1")
+    assert owned.in_doubt() == before
+    run(world, things(a="1"), owned)
+    assert dict(owned.of("thing")) == {key("a"): Entry(Claim.FOUND)}
+
+
 # -- whatever the world is like
 # -------------------------------------------------------------------------------
 
