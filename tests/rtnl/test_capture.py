@@ -45,8 +45,10 @@ def test_a_captured_namespace_needs_nothing_done(netns_factory: Callable[[], str
     )
     ip(name, "-6 rule add to fd01::/64 lookup 100 priority 502 suppress_prefixlength 0")
     world = World(name, tmp_path)
-    fd = open(f"/run/netns/{scratch}", "rb")
-    with fd, Requests(open_netlink(netns_fd=fd.fileno())) as other:
+    with (
+        Path("/run/netns", scratch).open("rb") as fd,
+        Requests(open_netlink(netns_fd=fd.fileno())) as other,
+    ):
         desired = capture(world.requests, fresh_links(other))
     text = write(ScopeConfig(name=name, netns=NetnsRef("path", f"/run/netns/{name}"), rtnl=desired))
     try:

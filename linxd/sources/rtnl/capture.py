@@ -57,6 +57,9 @@ USUAL_PORT: Mapping[str, Value] = {
 }  # fmt: skip
 """What ports of a bridge have at first (net/bridge/br_if.c new_nbp), a cost of 2 being that of 10 Gbit/s."""
 
+IDENTIFYING = ("id", "mode", "dstport")
+"""Options that are always told: what a link is, rather than how it is set."""
+
 Defaults = Callable[[Kind, Mapping[str, Value]], LinkMsg | None]
 """Gives a new link of a kind (with the options it can't be without), to know defaults by. None: can't be
 told."""
@@ -138,7 +141,7 @@ def _link(msg: LinkMsg, table: LinkTable, defaults: Defaults) -> Link:
         if kind.name == "vxlan":
             present.pop("group", None)
         required = {
-            name: value for name, value in present.items() if name in kind.required or name == "mode"
+            name: value for name, value in present.items() if name in kind.required or name in IDENTIFYING
         }
         fresh = defaults(kind, required)
         usual = (
@@ -149,8 +152,7 @@ def _link(msg: LinkMsg, table: LinkTable, defaults: Defaults) -> Link:
         options = {
             name: value
             for name, value in present.items()
-            if name in kind.required
-            or (fresh is not None and value != usual.get(name) and not _unset(value))
+            if name in required or (fresh is not None and value != usual.get(name) and not _unset(value))
         }
     attributes = {
         name: value
@@ -161,16 +163,6 @@ def _link(msg: LinkMsg, table: LinkTable, defaults: Defaults) -> Link:
     port: dict[str, Value] = {}
     if master is not None and msg.slave_kind in KINDS_BY_WORD:
         named = KINDS_BY_WORD[msg.slave_kind or ""]
-        telling = [
-            name for name in ("hairpin", "isolated", "cost", "guard", "learning") if name in named.ports
-        ]
-        standard: dict[str, Value] = {
-            "hairpin": False,
-            "isolated": False,
-            "cost": 2,
-            "guard": False,
-            "learning": True,
-        }
         telling = tuple(USUAL_PORT.keys() & named.ports.keys())
         present = decode_port(named.name, msg.slave_data, telling, table.name)
         port = {name: value for name, value in present.items() if value != USUAL_PORT[name]}
