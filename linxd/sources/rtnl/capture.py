@@ -239,8 +239,8 @@ def _address(msg: AddrMsg, table: LinkTable) -> Address | None:
         return None  # the kernel's own fe80::/64
     label = None if msg.label in (None, link.name) else msg.label
     return Address(
-        link.name, msg.family, msg.address, msg.prefixlen, msg.peer, label, msg.broadcast, msg.scope, msg.metric,
-        msg.flags & MANAGED_FLAGS,
+        link.name, msg.family, msg.address, msg.prefixlen, msg.peer, label, msg.broadcast, msg.scope,
+        msg.metric, msg.flags & MANAGED_FLAGS,
     )  # fmt: skip
 
 

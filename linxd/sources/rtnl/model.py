@@ -2,7 +2,8 @@
 """Desired links, addresses, routes, rules and neighbours, with their identities.
 
 Every value is in the form in which the kernel would give it back (compressed lower-case addresses, numbers
-for tables and scopes), so that comparing is ``==``. Each object has its identity made once. Knows no socket, no file and no observed state.
+for tables and scopes), so that comparing is ``==``. Each object has its identity made once. Knows no socket,
+no file and no observed state.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ class Observed:
         self.routes: dict[Key, Have[RouteMsg]] = {}
         self.rules: dict[Key, Have[RuleMsg]] = {}
         self.steady: set[Key] = set()
-        """Routes whose message is to the byte the one that was found as declared before: nothing to compare."""
+        """Routes whose message is to the byte the one that was found as declared before: nothing to
+        compare."""
         self.raw: dict[Key, bytes] = {}
         """Messages of the routes that were decoded."""
 
@@ -82,7 +83,8 @@ class Reader:
         self._steady_for: object = None
 
     def remember(self, observed: Observed, steady: Iterable[Key]) -> None:
-        """These objects were found as declared and in the ledger: their very bytes need no comparing next time."""
+        """These objects were found as declared and in the ledger: their very bytes need no comparing next
+        time."""
         raw = observed.raw
         if len(self._steady) > 2 * (len(raw) + len(observed.steady)):
             self._steady = {}  # mostly forms that routes once had

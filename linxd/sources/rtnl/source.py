@@ -21,7 +21,7 @@ from linxd.sources.rtnl.diff import Plan, settle
 from linxd.sources.rtnl.events import EventReader
 from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, look_at
-from linxd.sources.rtnl.model import Desired, Link
+from linxd.sources.rtnl.model import Desired
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
 from linxd.sources.rtnl.reader import Observed, Reader
@@ -223,7 +223,8 @@ class RtnlSource(Source[Desired, Observed]):
         return after
 
     def _looks_after(self, op: Op) -> list[Look]:
-        """Where an op may have changed more than its object, and the object itself until it was seen to hold."""
+        """Where an op may have changed more than its object, and the object itself until it was seen to
+        hold."""
         kind = op.key[0]
         if kind == "link":
             return [look_at(op.key), self.index.after_link(str(op.key[1]))]

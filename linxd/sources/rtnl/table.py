@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 
 from linxd.netlink.rt import LinkMsg
 
-
 FIRST_INDEX = 1 << 16
 """Indices from here on are of our choosing. The kernel counts up and starts anew at two thousand million
 only (net/core/dev.c dev_index_reserve), so that an index in the ledger never comes to mean a stranger's
