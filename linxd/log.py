@@ -60,6 +60,11 @@ class Narrator:
         self._fields: dict[str, str | tuple[str, ...]] = {"LINX_SCOPE": scope, "LINX_SOURCE": source}
         self._standing: dict[Key, tuple[State, str, int]] = {}
 
+    @property
+    def standing(self) -> bool:
+        """Whether something was said of failures that is not over."""
+        return bool(self._standing)
+
     # -- patches --------------------------------------------------------------------------------------------
 
     def report(self, report: Report) -> Iterator[Entry]:

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""`linxd`: one process for one scope, in the foreground, with or without systemd.
+
+It parses, reads the files, enters the namespace, and hands over to the scope; it decides nothing about
+objects. What is imported here is what every start needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from linxd import __version__, statedir
+from linxd.cli.terminal import Lines
+from linxd.config import ConfigError, ScopeConfig, load
+from linxd.log import ERROR, INFO, NOTICE, WARNING, Entry, news
+from linxd.netns import Namespace, NotThere, Refused, enter, is_replaced
+from linxd.nswatch import WAIT, Watch, wait_for
+from linxd.serve import Served
+from linxd.systemd.journal import Journal, connected
+from linxd.systemd.notify import Notifier
+
+STOPPED, UNAVAILABLE, SOFTWARE, REPLACED, CONFIGURATION = 0, 69, 70, 75, 78
+"""Exit codes, after sysexits.h."""
+
+_HELP = """\
+Keeps the network of one scope as its files declare it, until it is stopped or its namespace ends.
+
+The files of NAME are host.toml for the scope "host", else netns/NAME.toml, looked up in /etc/linxd,
+/run/linxd and /usr/lib/linxd, with drop-ins in NAME.toml.d. `linxctl check` tells what is wrong with them.
+"""
+_EPILOG = """\
+signals:
+  SIGTERM, SIGINT   stop; what was made stays, unless on-stop = "remove" says otherwise
+  SIGHUP            read the files again; files that do not load change nothing
+
+exit codes:
+  0    stopped, or the namespace is gone
+  69   no namespace within 60 s, or another linxd serves it
+  70   an error of linxd's own
+  75   the namespace was replaced by another one of the same name
+  78   the files do not load, or name a namespace that this scope may not touch
+"""
+
+
+class Exit(Exception):  # noqa: N818 - an end, not always a fault
+    """The process ends with ``code``; the text says why, and is shown."""
+
+    def __init__(self, code: int, text: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def parser() -> argparse.ArgumentParser:
+    """What can be said on the command line."""
+    parser = argparse.ArgumentParser(
+        prog="linxd",
+        description=_HELP,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--scope", metavar="NAME", required=True, help='"host", or a name such as c1 for /run/netns/c1'
+    )
+    parser.add_argument("--file", metavar="FILE", help="read this file instead of those that are looked up")
+    parser.add_argument(
+        "--state-dir", metavar="DIR", help=f"where to keep what is owned (default: {statedir.ROOT})"
+    )
+    parser.add_argument("--debug", action="store_true", help="say more, with tracebacks")
+    parser.add_argument("--version", action="version", version=f"linxd {__version__}")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon; returns its exit code."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.debug else logging.CRITICAL, format="%(name)s: %(message)s"
+    )
+    sink: Callable[[Entry], None] = Journal() if connected() else Lines()
+    name: str = options.scope
+
+    def read() -> ScopeConfig:
+        return load(name, file=options.file)
+
+    try:
+        try:
+            config = read()
+        except ConfigError as error:
+            sink(faults(name, error, "the configuration does not load, nothing was changed"))
+            return CONFIGURATION
+        return asyncio.run(_serve(config, read, statedir.root(options.state_dir), sink))
+    except Exit as error:
+        sink(news(name, str(error), priority=ERROR))
+        return error.code
+    except KeyboardInterrupt:
+        return STOPPED
+    except Exception as error:
+        if options.debug:
+            raise
+        kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+        sink(news(name, f"unexpected error: {kind}{error} (--debug shows where)", priority=ERROR))
+        return SOFTWARE
+
+
+def faults(name: str, error: ConfigError, what: str) -> Entry:
+    """The entry for files that do not load: every fault in a line of its own."""
+    return news(name, what, priority=ERROR, details=[str(fault) for fault in error.faults])
+
+
+async def _serve(
+    config: ScopeConfig, read: Callable[[], ScopeConfig], base: str, sink: Callable[[Entry], None]
+) -> int:
+    notifier = Notifier()
+    stop = asyncio.Event()
+    reload = asyncio.Event()
+    events = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        events.add_signal_handler(number, stop.set)
+    events.add_signal_handler(signal.SIGHUP, reload.set)
+    if not notifier:
+        text = "runs without systemd and without a bus; the log goes to stderr, Ctrl-C stops it"
+        sink(news(config.name, text))
+    for fault in config.warnings:
+        sink(news(config.name, str(fault), priority=WARNING))
+    namespace = await _namespace(config, stop, sink, notifier)
+    if namespace is None:
+        return STOPPED
+    with contextlib.ExitStack() as stack:
+        stack.callback(namespace.close)
+        try:
+            lock = statedir.Lock(base, namespace.cookie, config.name)
+            stack.callback(lock.release)
+            directory = statedir.prepare(base, config.name)
+        except statedir.Busy as busy:
+            raise Exit(UNAVAILABLE, str(busy)) from None
+        except OSError as error:
+            raise Exit(UNAVAILABLE, f"{error.filename}: {error.strerror}") from None
+        try:
+            if not namespace.home:
+                enter(namespace.fd)
+        except OSError as error:
+            raise Exit(UNAVAILABLE, f"can't enter {namespace.ref}: {error.strerror}") from None
+        served = Served(config, namespace, base, directory, sink, notifier)
+        watch = Watch(namespace, lambda: served.scope.end(gone=True)) if config.name != "host" else None
+        try:
+            await _until_ended(served, read, stop, reload, sink, notifier)
+        finally:
+            if watch is not None:
+                watch.close()
+        gone = served.scope.gone
+        if not gone:
+            return STOPPED
+        replaced = is_replaced(namespace)
+        what = "was replaced by another one of the same name" if replaced else "is gone"
+        sink(news(config.name, f"{namespace.ref} {what}: nothing is left to do", priority=NOTICE))
+        return REPLACED if replaced else STOPPED
+
+
+async def _namespace(
+    config: ScopeConfig, stop: asyncio.Event, sink: Callable[[Entry], None], notifier: Notifier
+) -> Namespace | None:
+    """The namespace, waited for if need be; None when we are stopped before it is there."""
+    search = asyncio.ensure_future(wait_for(config.netns))
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        done, _ = await asyncio.wait({search, stopped}, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            text = f"waits for {config.netns}, {WAIT:.0f} s at most"
+            sink(news(config.name, text))
+            notifier.status(f"waiting: {text}")
+            await asyncio.wait({search, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not search.done():
+            return None
+        namespace = search.result()
+    except NotThere as error:
+        raise Exit(UNAVAILABLE, str(error)) from None
+    except Refused as error:
+        raise Exit(CONFIGURATION, str(error)) from None
+    except OSError as error:
+        raise Exit(UNAVAILABLE, f"{config.netns}: {error.strerror}") from None
+    finally:
+        search.cancel()
+        stopped.cancel()
+    if namespace.host and config.name != "host":
+        namespace.close()
+        text = f"{config.netns} is the host's own network namespace, which only the scope host may touch"
+        raise Exit(CONFIGURATION, text)
+    return namespace
+
+
+async def _until_ended(
+    served: Served,
+    read: Callable[[], ScopeConfig],
+    stop: asyncio.Event,
+    reload: asyncio.Event,
+    sink: Callable[[Entry], None],
+    notifier: Notifier,
+) -> None:
+    """Run the scope until it ends, and do meanwhile what signals ask for."""
+    scope = served.scope
+    running = asyncio.create_task(served.run())
+
+    async def reloads() -> None:
+        while await reload.wait():
+            reload.clear()
+            notifier.send(RELOADING="1")
+            try:
+                # Reading a large file takes time, and the loops have work to do.
+                config = await asyncio.to_thread(read)
+            except ConfigError as error:
+                sink(faults(scope.config.name, error, "reload failed, what was active stays active"))
+            else:
+                for fault in config.warnings:
+                    sink(news(config.name, str(fault), priority=WARNING))
+                await scope.declare(config)
+                sink(news(config.name, f"reloaded: {scope.state}", priority=INFO))
+            notifier.send(READY="1")
+
+    async def stops() -> None:
+        await stop.wait()
+        # Under a service manager only it knows whether this is a stop or a restart, and keeping is right for
+        # both.
+        if scope.config.on_stop == "remove" and not notifier and not scope.gone:
+            await served.release()
+        scope.end()
+
+    tasks = [asyncio.create_task(reloads()), asyncio.create_task(stops())]
+    try:
+        await running
+    finally:
+        notifier.send(STOPPING="1")
+        for task in tasks:
+            task.cancel()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

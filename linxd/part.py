@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""One source of a scope with its ledger and its loop, opened anew when it breaks.
+
+It knows neither the other sources of the scope nor which one this is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from linxd.ledger import FileLedger
+from linxd.loop import Loop, LoopState, Status
+from linxd.patch import Condition, Key, Report
+from linxd.source import Gone, Source
+
+log = logging.getLogger(__name__)
+
+AGAIN_FIRST, AGAIN_LAST = 0.5, 60.0
+"""Seconds until a source that could not be opened, or whose loop broke, is opened again."""
+
+
+class Opened(NamedTuple):
+    """A source with what it holds open."""
+
+    source: Source[Any, Any]
+    close: Callable[[], None]
+
+
+class Part:
+    """Runs one loop. ``opener`` opens its source, raising OSError; ``ledger`` opens its ledger.
+
+    ``on_report`` and ``on_change`` are told what the loop tells, ``on_change`` also of what befalls it
+    otherwise.
+    """
+
+    def __init__(
+        self,
+        scope: str,
+        name: str,
+        desired: Any,
+        *,
+        opener: Callable[[], Opened],
+        ledger: Callable[[], FileLedger],
+        resync: float,
+        on_report: Callable[[Part, Report], None],
+        on_change: Callable[[Part], None],
+    ) -> None:
+        self.name = name
+        self.desired = desired
+        self.answered = asyncio.Event()
+        """Set once there is something to say: a pass has ended, or none can run."""
+        self.gone = False
+        """Whether `run` returned because the namespace is gone."""
+        self.loop: Loop[Any, Any] | None = None
+        self.ledger: FileLedger | None = None
+        self._scope = scope
+        self._opener = opener
+        self._open_ledger = ledger
+        self._resync = resync
+        self._on_report = on_report
+        self._on_change = on_change
+        self._error = ""
+        self._generation = 1
+        self._stopping = asyncio.Event()
+
+    # -- asked ----------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> LoopState:
+        """The loop's, or blocked while there is none because of an error."""
+        if self._error:
+            return LoopState.BLOCKED
+        return LoopState.STARTING if self.loop is None else self.loop.state
+
+    @property
+    def status(self) -> Status:
+        """The loop's, or that of one which can't run."""
+        if self.loop is not None and not self._error:
+            return self.loop.status
+        return Status(self._scope, self.name, "timer", self.state, self._generation, last_error=self._error)
+
+    @property
+    def conditions(self) -> Mapping[Key, Condition]:
+        """The objects that are not simply done."""
+        return {} if self.loop is None else self.loop.conditions
+
+    def stalled(self) -> float:
+        """Seconds for which a pass has made no progress."""
+        return 0.0 if self.loop is None else self.loop.stalled()
+
+    # -- told -----------------------------------------------------------------------------------------------
+
+    def declare(self, desired: Any, *, resync: float | None = None) -> None:
+        """From now on this is desired."""
+        self.desired = desired
+        self._generation += 1
+        if resync is not None:
+            self._resync = resync
+        if self.loop is not None:
+            self.loop.resync = self._resync
+            self.loop.declare(desired)
+
+    def stop(self) -> None:
+        """Have `run` return soon."""
+        self._stopping.set()
+        if self.loop is not None:
+            self.loop.stop()
+
+    async def reached(self) -> Report:
+        """The report of a pass over everything that starts after this call. Raises Blocked, Gone,
+        CancelledError."""
+        if self.loop is None:
+            raise Gone("there is no loop")
+        return await self.loop.request()
+
+    # -- running --------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until `stop`, or until the namespace is gone, whatever breaks in between."""
+        pause = AGAIN_FIRST
+        while not self._stopping.is_set():
+            try:
+                await self._run()
+            except Gone:
+                self.gone = True
+            except OSError as error:
+                self._broke(f"{error.strerror or error}")
+            except Exception as error:
+                # A fault of ours in one loop must not take the others down with it.
+                log.debug("%s/%s: unexpected", self._scope, self.name, exc_info=True)
+                self._broke(f"unexpected error: {type(error).__name__}: {error}")
+            if self.gone or self._stopping.is_set():
+                return
+            try:
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            except TimeoutError:
+                pause = min(2 * pause, AGAIN_LAST)
+
+    async def _run(self) -> None:
+        opened = self._opener()
+        ledger = None
+        try:
+            ledger = self.ledger = self._open_ledger()
+            loop: Loop[Any, Any] = Loop(
+                opened.source,
+                self.desired,
+                owned=ledger,
+                resync=self._resync,
+                on_report=self._reported,
+                on_state=lambda state: self._changed(),
+                name=self._scope,
+            )
+            loop.generation = self._generation
+            self.loop, self._error = loop, ""
+            await loop.run()
+            self.gone = loop.gone
+        finally:
+            opened.close()
+            if ledger is not None:
+                ledger.close()
+
+    def _reported(self, report: Report) -> None:
+        self._on_report(self, report)
+        self.answered.set()
+
+    def _changed(self) -> None:
+        self._on_change(self)
+        if self.state is not LoopState.STARTING:
+            self.answered.set()
+
+    def _broke(self, error: str) -> None:
+        self._error = error
+        self._changed()

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""A scope with all that goes round it in a daemon: culprits, log, word of its state, watchdog.
+
+It knows neither the command line nor signals; the namespace has been entered before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from linxd import __version__, statedir
+from linxd.access import Kernel
+from linxd.config.model import ScopeConfig
+from linxd.culprit import Identifier
+from linxd.log import NOTICE, WARNING, Entry, condition_line, news
+from linxd.netns import Namespace, boot_id, cgroup_name
+from linxd.patch import Report, State
+from linxd.reporter import Reporter
+from linxd.scope import Access, Scope, ScopeState
+from linxd.systemd.notify import Notifier
+
+WORD_EVERY = 0.2
+"""Seconds between two times that word of the state is left, at least."""
+SHOWN = 100
+"""Conditions of which word is left."""
+
+
+class Served:
+    """Runs a `Scope` in the namespace that the process is in."""
+
+    def __init__(
+        self,
+        config: ScopeConfig,
+        namespace: Namespace,
+        base: str,
+        directory: str,
+        sink: Callable[[Entry], None],
+        notifier: Notifier,
+    ) -> None:
+        self._namespace = namespace
+        self._base = base
+        self._directory = directory
+        self._notifier = notifier
+        self._changed_at = self._since = time.time()
+        self._state = ScopeState.STARTING
+        self._word: asyncio.TimerHandle | None = None
+        self._last: dict[str, Any] | None = None
+        kernel = Kernel(directory, namespace.cookie, boot_id())
+        kernel.identifier = Identifier(ours=kernel.ports, cgroup=lambda: cgroup_name(namespace))
+        self.reporter = Reporter(sink, kernel.identifier, done=self._patched)
+        access = Access(kernel.open, kernel.ledger, statedir.ledgers(base, config.name))
+        self.scope = Scope(config, access, self.reporter, changed=self._changed)
+
+    async def run(self) -> None:
+        """Run until the scope ends."""
+        helpers = [
+            asyncio.create_task(work) for work in (self.reporter.run(), self._ready(), self._watchdog())
+        ]
+        try:
+            await self.scope.run()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.reporter.drain(), 0.5)
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            if self._word is not None:
+                self._word.cancel()
+            self._leave_word(ended=True)
+
+    async def release(self) -> None:
+        """Give back what is owned, and say what can't be."""
+        left = await self.scope.release()
+        name = self.scope.config.name
+        if left:
+            self.reporter.say(
+                news(name, "not everything could be given back", priority=WARNING, details=left)
+            )
+        else:
+            self.reporter.say(news(name, "gave back all that was owned", priority=NOTICE))
+
+    # -- told to others -------------------------------------------------------------------------------------
+
+    async def _ready(self) -> None:
+        await self.scope.ready.wait()
+        self._notifier.send(READY="1")
+        self._changed()
+
+    async def _watchdog(self) -> None:
+        limit = self._notifier.watchdog
+        while limit:
+            # A pass that hangs must miss it; a process with nothing to do is well.
+            if self.scope.stalled() < limit / 2:
+                self._notifier.send(WATCHDOG="1")
+            await asyncio.sleep(limit / 4)
+
+    def _patched(self, source: str, report: Report) -> None:
+        if report.applied:
+            self._last = {
+                "source": source,
+                "trigger": str(report.trigger),
+                "ops": len(report.applied),
+                "at": time.time(),
+                "text": [op.describe() for op in report.applied[:3]],
+                "culprits": list(dict.fromkeys(one.words() for one in report.culprits.values()))[:3],
+            }
+            self._changed()
+
+    def _changed(self) -> None:
+        """Something may look different: say so soon, and not too often."""
+        if self._word is None:
+            self._word = asyncio.get_running_loop().call_later(WORD_EVERY, self._leave_word)
+
+    def status_line(self) -> str:
+        """``converged: 14 objects, last patch 3 ops 2min ago``."""
+        scope = self.scope
+        counts = scope.counts
+        line = f"{scope.state}: {sum(counts.values())} objects"
+        bad = [
+            f"{counts[state]} {state}"
+            for state in (State.FAILED, State.CONFLICT, State.CONTENDED, State.PENDING)
+            if counts[state]
+        ]
+        line += f" ({', '.join(bad)})" if bad else ""
+        if self._last is not None:
+            at = time.strftime("%H:%M:%S", time.localtime(self._last["at"]))
+            line += f", last patch {self._last['ops']} ops at {at}"
+        return line
+
+    def _leave_word(self, *, ended: bool = False) -> None:
+        self._word = None
+        scope = self.scope
+        if scope.state is not self._state:
+            self._state, self._changed_at = scope.state, time.time()
+        if not ended:
+            self._notifier.status(self.status_line())
+        # A directory that is full, or gone with a release, is the ledger's trouble, and it says so.
+        with contextlib.suppress(OSError):
+            statedir.write_status(self._directory, self.word(ended=ended))
+
+    def word(self, *, ended: bool = False) -> dict[str, object]:
+        """How the scope is, for those who have no bus to ask on."""
+        scope = self.scope
+        loops = []
+        conditions = []
+        for name, part in scope.parts.items():
+            status = part.status
+            loops.append(
+                {
+                    "source": name,
+                    "state": str(status.state),
+                    "watch": status.watch,
+                    "objects": status.total,
+                    "counts": {str(state): count for state, count in status.counts.items() if count},
+                    "error": status.last_error or status.subscription_error,
+                    "drifts": status.drifts,
+                    "ops": status.ops_applied,
+                    "heal_usec": list(status.heal_usec),
+                }
+            )
+            conditions += [
+                {"source": name, "object": one.name, "state": str(one.state), "text": condition_line(one)}
+                for one in list(part.conditions.values())[:SHOWN]
+            ]
+        return {
+            "version": __version__,
+            "scope": scope.config.name,
+            "pid": os.getpid(),
+            "netns": str(scope.config.netns),
+            "cookie": self._namespace.cookie,
+            "files": list(scope.config.files),
+            "state": "ended" if ended else str(scope.state),
+            "since": self._changed_at,
+            "started": self._since,
+            "loops": loops,
+            "conditions": conditions[:SHOWN],
+            "last_patch": self._last,
+        }
