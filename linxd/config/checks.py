@@ -27,6 +27,9 @@ from linxd.sources.rtnl.model import (
     Route,
 )
 
+MOST_LOOKED_UP = 20
+"""Names that are compared with the declared ones: comparing all with all is no longer cheap for
+thousands."""
 IPV6_MINIMUM_MTU = 1280
 """RFC 8200, section 5."""
 
@@ -120,13 +123,13 @@ def _loops(reader: Reader, links: Mapping[str, Link], nodes: Mapping[str, Node])
 def _circles(above: Mapping[str, str]) -> Iterator[list[str]]:
     done: set[str] = set()
     for start in above:
-        trail: list[str] = []
+        trail: dict[str, int] = {}
         at: str | None = start
         while at is not None and at not in done and at not in trail:
-            trail.append(at)
+            trail[at] = len(trail)
             at = above.get(at)
         if at in trail:
-            yield trail[trail.index(at) :]
+            yield list(trail)[trail[at] :]
         done.update(trail)
 
 
@@ -175,6 +178,8 @@ def _devices(
 
     def look(name: str, node: Node) -> None:
         if name in known or not known or "dev" not in node.table():
+            return
+        if name not in looked_up and len(looked_up) >= MOST_LOOKED_UP:
             return
         if name not in looked_up:
             near = closest(name, known)

@@ -186,6 +186,10 @@ GATEWAY: Type[Gateway] = Type(
 )
 
 
+LLADDR_BYTES = (4, 6, 8, 16, 20)
+"""Tunnels over IPv4, Ethernet, FireWire, tunnels over IPv6, InfiniBand."""
+
+
 def _lladdr(value: Any, names: Names) -> str:
     want = "a link-layer address such as 02:00:00:00:00:09"
     if not isinstance(value, str):
@@ -195,7 +199,7 @@ def _lladdr(value: Any, names: Names) -> str:
         # Tunnels over IPv4 have an IPv4 address here (iproute2's ll_addr_a2n reads it so).
         return ":".join(f"{byte:02x}" for byte in socket.inet_pton(AF_INET, dotted_quad[1]))
     members = value.split(":")
-    if len(members) in (6, 8, 20) and all(
+    if len(members) in LLADDR_BYTES and all(
         re.fullmatch(r"[0-9a-fA-F]{1,2}", part, re.ASCII) for part in members
     ):
         return ":".join(f"{int(part, 16):02x}" for part in members)

@@ -137,3 +137,22 @@ def metrics_of(values: Mapping[str, Any]) -> tuple[tuple[int, int | str], ...]:
             found.append((number, value))
             locks |= (1 << number) if locked else 0
     return ((LOCK, locks), *found) if locks else tuple(found)
+
+
+def words_of(metrics: tuple[tuple[int, int | str], ...]) -> dict[str, int | str | bool]:
+    """The reverse, each metric under its key."""
+    values = dict(metrics)
+    locks = values.pop(LOCK, 0)
+    assert isinstance(locks, int)
+    words: dict[str, int | str | bool] = {}
+    for name, number in NUMBERS.items():
+        if number not in values:
+            continue
+        value = values[number]
+        if name == "features":
+            words[name] = "ecn"
+        elif locks & 1 << number and name != "rto_min":
+            words[name] = f"lock {value}"
+        else:
+            words[name] = value
+    return words

@@ -18,6 +18,9 @@ from linxd.sources.rtnl.model import Where
 
 T = TypeVar("T")
 
+MOST_HINTS = 200
+"""Faults after which keys are no longer compared with the known ones: that takes a millisecond each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -123,7 +126,9 @@ class Reader:
 
     def unknown(self, node: Node, known: Iterable[str], hint: str = "") -> None:
         """The fault of a key that does not exist."""
-        self.error(node, "unknown key", hint or did_you_mean(str(node.key), known), at_key=True)
+        if not hint and len(self.faults) < MOST_HINTS:
+            hint = did_you_mean(str(node.key), known)
+        self.error(node, "unknown key", hint, at_key=True)
 
 
 ABSENT = Field(BOOLEAN, "true withdraws what an earlier file declares")

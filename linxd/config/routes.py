@@ -282,19 +282,25 @@ def _prefsrc(draft: _Draft) -> str | None:
     return source.address
 
 
-def _scope(draft: _Draft, kind: int, *, has_gateway: bool) -> int:
-    """As ip-route(8) derives it (iproute_modify). IPv6 routes have none: the kernel says global whatever is
-    asked."""
-    said: int | None = draft.values.get("scope")
-    if draft.family == AF_INET6:
-        if said:
-            node = draft.node.table()["scope"]
-            draft.reader.warning(node, "IPv6 routes have no scope: the kernel ignores it", at_key=True)
+def scope_of(family: int, kind: int, *, has_gateway: bool) -> int:
+    """The scope of a route for which none is said, as ip-route(8) derives it (iproute_modify). IPv6 routes
+    have none: the kernel says global whatever is asked."""
+    if family == AF_INET6:
         return SCOPES["global"]
-    if said is not None:
-        return said
     if kind == ROUTE_TYPES["local"]:
         return SCOPES["host"]
     if kind in (ROUTE_TYPES["broadcast"], ROUTE_TYPES["multicast"], ROUTE_TYPES["anycast"]):
         return SCOPES["link"]
     return SCOPES["link"] if kind == ROUTE_TYPES["unicast"] and not has_gateway else SCOPES["global"]
+
+
+def _scope(draft: _Draft, kind: int, *, has_gateway: bool) -> int:
+    said: int | None = draft.values.get("scope")
+    derived = scope_of(draft.family, kind, has_gateway=has_gateway)
+    if said is None:
+        return derived
+    if draft.family == AF_INET6 and said != derived:
+        node = draft.node.table()["scope"]
+        draft.reader.warning(node, "IPv6 routes have no scope: the kernel ignores it", at_key=True)
+        return derived
+    return said
