@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """From a patch to one nfnetlink transaction: the messages of every op, in an order that the kernel takes.
 
-Deletions first, what leans on a thing before the thing; then what things lean on before them. It must not know
-sockets, and decides nothing.
+Deletions first, what leans on a thing before the thing; then what things lean on before them. It must not
+know sockets, and decides nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.decode import MARK
 from linxd.sources.netfilter.elements import lists
 from linxd.sources.netfilter.expressions import rewritten, set_pattern
-from linxd.sources.netfilter.state import Chain, Flowtable, Hook, Object, Rule, Set, Table, TableId
+from linxd.sources.netfilter.state import Chain, Flowtable, Hook, Object, Rule, Set, TableId
 from linxd.sources.netfilter.things import (
     ChainThing,
     ElementsThing,
@@ -69,7 +69,7 @@ Ids = Iterator[int]
 
 
 def _messages(op: Op, ids: Ids) -> Iterator[Step]:
-    want, have = op.want, op.have
+    have = op.have
     goes = op.verb in (Verb.DELETE, Verb.RECREATE)
     comes = op.verb in (Verb.CREATE, Verb.RECREATE)
     thing = op.subject

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""From the user's text to the kernel's own form of it: nft loads it in a scratch namespace, and we read it there.
+"""From the user's text to the kernel's own form of it: nft loads it in a scratch namespace, and we read it
+there.
 
-The same text comes to the same form, which is kept by a hash of everything that it depends on. It must not know
-what the real namespace has.
+The same text comes to the same form, which is kept by a hash of everything that it depends on. It must not
+know what the real namespace has.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ Index = Callable[[str], int]
 class Compiler:
     """Compiles, one declaration at a time.
 
-    ``nft_command``: the words that run nft; they get more. ``cache``: a directory of our own for compiled forms,
-    None for memory alone. ``timeout``: seconds that one run of nft may take.
+    ``nft_command``: the words that run nft; they get more. ``cache``: a directory of our own for compiled
+    forms, None for memory alone. ``timeout``: seconds that one run of nft may take.
     """
 
     def __init__(
@@ -90,7 +91,8 @@ class Compiler:
         """Scratch namespaces that were needed."""
 
     async def compile(self, desired: Desired, index: Index, checkpoint: Checkpoint) -> Compiled:
-        """The kernel's form of ``desired``. Raises RulesetError; ScratchError when it is not the text's fault."""
+        """The kernel's form of ``desired``. Raises RulesetError; ScratchError when it is not the text's
+        fault."""
         flat, text = await asyncio.to_thread(self._prepare, desired)
         await checkpoint()
         if not text.statements:
@@ -217,8 +219,8 @@ class Compiler:
         return os.path.join(self._cache or "", f"{digest}.nftc")
 
     def _store(self, digest: str, messages: Sequence[tuple[int, bytes]], listed: str, late: bool) -> None:
-        """Keep the messages as they were dumped: reading them back is what made the form in the first place. What
-        can't be kept is compiled again."""
+        """Keep the messages as they were dumped: reading them back is what made the form in the first place.
+        What can't be kept is compiled again."""
         if self._cache is None:
             return
         data = bytearray(_LENGTH.pack(FORMAT, late))

@@ -14,8 +14,8 @@ _MOST = 256
 
 
 def devices(text: Outline) -> tuple[str, ...]:
-    """Names after ``device``, ``devices =`` and after ``fwd to`` and ``dup to``, variables resolved. Prefixes
-    (``eth*``) are no names."""
+    """Names after ``device``, ``devices =`` and after ``fwd to`` and ``dup to``, variables resolved.
+    Prefixes (``eth*``) are no names."""
     tokens = text.tokens
     defines = _defines(text)
     found: dict[str, None] = {}

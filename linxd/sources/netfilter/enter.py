@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The process that stands in a scratch namespace and runs nft there: a program of its own, run by file name.
 
-It imports nothing of linxd and little else, because it is started for every compilation. It knows no ruleset.
+It imports nothing of linxd and little else, because it is started for every compilation. It knows no
+ruleset.
 
 Told by its parent over a packet socket: a command's words, separated by NUL, with descriptors for
 standard input, output and error. It answers with the wait status. It ends when its parent closes the socket.
@@ -25,8 +26,8 @@ CAPABILITY_VERSION_3 = 0x20080522
 
 
 def main() -> int:
-    """``enter.py SOCKET MEMORY CPU``: its descriptor; bytes of address space and seconds of CPU time that a command
-    may take."""
+    """``enter.py SOCKET MEMORY CPU``: its descriptor; bytes of address space and seconds of CPU time that a
+    command may take."""
     number, memory, cpu = map(int, sys.argv[1:])
     control = socket.socket(fileno=number)
     os.set_inheritable(number, False)
@@ -56,15 +57,15 @@ def main() -> int:
 
 
 def _unshare(libc: ctypes.CDLL) -> int:
-    """A new network namespace, in a user namespace of its own where that can be had: what runs in there has no
-    right to anything outside. Returns 0, or the errno."""
+    """A new network namespace, in a user namespace of its own where that can be had: what runs in there has
+    no right to anything outside. Returns 0, or the errno."""
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET):
         trouble = ctypes.get_errno()
         # with CAP_SYS_ADMIN it does without
         return trouble if libc.unshare(CLONE_NEWNET) else 0
-    # Mapping uid 0 to itself wants CAP_SETFCAP (verify_root_map), which the host's daemon may lack: the ambient
-    # capability does for execve(2) what being uid 0 would.
+    # Mapping uid 0 to itself wants CAP_SETFCAP (verify_root_map), which the host's daemon may lack: the
+    # ambient capability does for execve(2) what being uid 0 would.
     with contextlib.suppress(OSError):
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/gid_map", f"0 {gid} 1")

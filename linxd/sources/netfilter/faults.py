@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What is wrong with a ruleset, at the line of the user's own file. It must not know how that was found out."""
+"""What is wrong with a ruleset, at the line of the user's own file. It must not know how that was found
+out."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RulesetFault:
-    """One fault. Line and column count from 1; 0 where the fault has no place. ``where``: the chain or set it
-    stands in, "". ``source``: the line itself. ``hint``: what to do about it, ""."""
+    """One fault. Line and column count from 1; 0 where the fault has no place. ``where``: the chain or set
+    it stands in, "". ``source``: the line itself. ``hint``: what to do about it, ""."""
 
     file: str
     line: int

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""All rulesets of a scope as one text, with what they include put in place, and the way back to the user's lines.
+"""All rulesets of a scope as one text, with what they include put in place, and the way back to the user's
+lines.
 
 It knows where files may be read from, and of nft's syntax no more than comments, strings and ``include``.
 """
@@ -48,7 +49,8 @@ class Flat:
 
 
 def read_trusted(path: str) -> str:
-    """A file's text, if it belongs to root or to us and nobody else may write it. Raises OSError, ValueError."""
+    """A file's text, if it belongs to root or to us and nobody else may write it. Raises OSError,
+    ValueError."""
     with open(path, encoding="utf-8") as file:
         seen = os.fstat(file.fileno())
         if seen.st_uid not in (0, os.geteuid()):

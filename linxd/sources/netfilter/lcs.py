@@ -11,16 +11,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 MOST_PAIRS = 2_000_000
-"""Equal pairs that are looked at. Beyond (thousands of rules that are all the same) of each group of equal rules
-only those at the same place among their likes are paired: no longer the longest, still a common subsequence."""
+"""Equal pairs that are looked at. Beyond (thousands of rules that are all the same) of each group of equal
+rules only those at the same place among their likes are paired: no longer the longest, still a common
+subsequence."""
 
 
 def common(have: Sequence[bytes], want: Sequence[bytes]) -> list[tuple[int, int]]:
     """Index pairs of a longest common subsequence, ascending.
 
     What is equal at both ends is taken as it is; for the rest Hunt and Szymanski's way over the equal pairs
-    (Communications of the ACM 20, 1977): O((r + n) log n) for r pairs, so that a reordered chain of n different
-    rules costs n log n.
+    (Communications of the ACM 20, 1977): O((r + n) log n) for r pairs, so that a reordered chain of n
+    different rules costs n log n.
     """
     start = 0
     stop_have, stop_want = len(have), len(want)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a declaration may not say, however well nft understands it, and where it says so.
 
-A declaration makes tables and touches no other; it must mean the same in every namespace. It must not know how a
-text is compiled.
+A declaration makes tables and touches no other; it must mean the same in every namespace. It must not know
+how a text is compiled.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def _unmaking(
 
 
 def index_places(text: Outline) -> Iterator[int]:
-    """Offsets of words that compare an interface index. In ``fib saddr . iif oif`` they do not: there they say
-    what the route is looked up by, and what is asked about it."""
+    """Offsets of words that compare an interface index. In ``fib saddr . iif oif`` they do not: there they
+    say what the route is looked up by, and what is asked about it."""
     tokens = text.tokens
     at = 0
     while at < len(tokens):

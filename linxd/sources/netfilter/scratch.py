@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A scratch network namespace to run nft in: made in 20 ms, gone without a trace, bounded in time and memory.
+"""A scratch network namespace to run nft in: made in 20 ms, gone without a trace, bounded in time and
+memory.
 
 What happens in it touches nothing outside. It must not know what is loaded there, nor why.
 """
@@ -55,7 +56,8 @@ class Outcome:
 class Scratch:
     """An asynchronous context: inside it there is a namespace. Raises ScratchError on the way in.
 
-    ``timeout``: seconds that a command may take. ``tables`` and ``links`` are request sockets in the namespace.
+    ``timeout``: seconds that a command may take. ``tables`` and ``links`` are request sockets in the
+    namespace.
     """
 
     tables: Requests
@@ -115,8 +117,8 @@ class Scratch:
             raise refusal(error.errno or errno.EIO) from None
 
     async def run(self, words: Sequence[str], text: str = "") -> Outcome:
-        """Run a command in the namespace, with ``text`` as its standard input. Raises ScratchError when it can't
-        be run, or takes too long."""
+        """Run a command in the namespace, with ``text`` as its standard input. Raises ScratchError when it
+        can't be run, or takes too long."""
         control = self._control
         assert control is not None
         streams = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("input", "output", "errors")]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A large ruleset in several texts that load one after the other and come to the same.
 
-nft sends a text as one message, and where it may not raise its send buffer (SO_SNDBUFFORCE wants CAP_NET_ADMIN of
-the initial user namespace) 208 KiB are the end of it. Parts are left out by blanks, so that lines and columns in
-nft's messages stay what they are. It must not know how a text is loaded.
+nft sends a text as one message, and where it may not raise its send buffer (SO_SNDBUFFORCE wants
+CAP_NET_ADMIN of the initial user namespace) 208 KiB are the end of it. Parts are left out by blanks, so that
+lines and columns in nft's messages stay what they are. It must not know how a text is loaded.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Pieces:
         return self._taken >= len(self._items)
 
     def take(self, budget: int) -> str:
-        """The next piece, of at most ``budget`` bytes by estimate (or a single thing that is longer). What was
-        taken last comes again, in smaller pieces, unless it is `done`."""
+        """The next piece, of at most ``budget`` bytes by estimate (or a single thing that is longer). What
+        was taken last comes again, in smaller pieces, unless it is `done`."""
         if self._taken < 0:
             self._next = 0
             return _without(self._text.text, self._later) if self._items else self._text.text

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The outline of a ruleset's text: where statements and blocks begin and end, and nothing about what they mean.
+"""The outline of a ruleset's text: where statements and blocks begin and end, and nothing about what they
+mean.
 
-nft alone understands rulesets. This knows strings, comments, braces and separators: enough to find a line again,
-to see which commands a text gives, and to leave parts of it out.
+nft alone understands rulesets. This knows strings, comments, braces and separators: enough to find a line
+again, to see which commands a text gives, and to leave parts of it out.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Token(NamedTuple):
 
 @dataclass(slots=True)
 class Statement:
-    """``tokens[first:last]`` of the text, without the separator that ends it. ``body``: the statements in its
-    braces, where these hold statements; ``opens`` and ``closes`` are the tokens of the braces then."""
+    """``tokens[first:last]`` of the text, without the separator that ends it. ``body``: the statements in
+    its braces, where these hold statements; ``opens`` and ``closes`` are the tokens of the braces then."""
 
     first: int
     last: int
@@ -122,7 +123,8 @@ def _named(statement: Statement) -> list[str]:
 
 
 def outline(text: str) -> Outline:
-    """Read a text. Never fails: what is no ruleset has an odd outline, and nft says what is wrong with it."""
+    """Read a text. Never fails: what is no ruleset has an odd outline, and nft says what is wrong with
+    it."""
     tokens = [
         Token(match.group(), match.start())
         for match in _TOKEN.finditer(text)

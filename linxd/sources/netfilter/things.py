@@ -7,6 +7,7 @@ send.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -160,3 +161,25 @@ class FlowtableThing:
 Thing: TypeAlias = (
     TableThing | ChainThing | RuleThing | SetThing | ElementsThing | ObjectThing | FlowtableThing
 )
+
+
+def form(thing: Thing | None) -> str:
+    """A short hash of what a thing is, whatever its handle: equal forms have equal hashes."""
+    if thing is None:
+        return ""
+    content: object
+    if isinstance(thing, TableThing):
+        content = thing.table.flags
+    elif isinstance(thing, ChainThing):
+        content = (thing.chain.fixed, thing.chain.hook, thing.chain.policy)
+    elif isinstance(thing, RuleThing):
+        content = thing.rule.canon
+    elif isinstance(thing, SetThing):
+        content = thing.set.attrs
+    elif isinstance(thing, ElementsThing):
+        content = [(one, thing.set.elements.get(one)) for one in thing.identities]
+    elif isinstance(thing, ObjectThing):
+        content = (thing.object.canon, thing.object.userdata)
+    else:
+        content = (thing.flowtable.hook, thing.flowtable.flags)
+    return hashlib.blake2b(repr(content).encode(), digest_size=8).hexdigest()

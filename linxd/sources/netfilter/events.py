@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""Events of the namespace: read as they come, put together to transactions, turned into hints.
+
+The last message of a transaction says who made it. It compares nothing and decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from linxd.netlink.errors import Overrun
+from linxd.netlink.events import Events
+from linxd.netlink.nft import NFGEN_HDRLEN, SUBSYSTEM, read_generation
+from linxd.netlink.wire import (
+    IFLA_IFNAME,
+    NFNLGRP_NFTABLES,
+    RTM_DELLINK,
+    RTM_NEWLINK,
+    RTNLGRP_LINK,
+    Message,
+    WireError,
+    attr_map,
+    attrs,
+    text_of,
+)
+from linxd.patch import Culprit
+from linxd.source import Hint
+from linxd.sources.netfilter import names as n
+from linxd.sources.netfilter.mirror import Transaction
+from linxd.sources.netfilter.state import TableId
+from linxd.sources.netfilter.things import table_key
+
+GROUPS = (NFNLGRP_NFTABLES,)
+LINK_GROUPS = (RTNLGRP_LINK,)
+MOST_BYTES = 8 << 20
+"""Of one transaction. Beyond, reading the tables again is cheaper than following it."""
+_IFINFO = 16
+
+Identify = Callable[[int, str], Culprit | None]
+"""Names the process behind a pid in the host's numbering, at once; its name as the kernel tells it."""
+
+
+class Watched(Protocol):
+    """What the reader must know of its source, and what it hands over."""
+
+    def matters(self, where: TableId) -> bool:
+        """Whether a table's content is compared."""
+
+    def wants_to_know(self, where: TableId) -> bool:
+        """Whether a change of a table is worth a pass."""
+
+    def waits_for(self, link: str) -> list[TableId]:
+        """Tables that hang on a link."""
+
+    def happened(self, change: Transaction) -> None:
+        """Take in a transaction."""
+
+    def overrun(self) -> None:
+        """Events were lost."""
+
+    @property
+    def portid(self) -> int:
+        """The port that our own writes come from."""
+
+
+class EventReader:
+    """A subscription. Reads in the running event loop until closed."""
+
+    def __init__(
+        self,
+        events: Events,
+        links: Events | None,
+        source: Watched,
+        notify: Callable[[Hint], None],
+        identify: Identify,
+    ) -> None:
+        self._events = events
+        self._links = links
+        self._source = source
+        self._notify = notify
+        self._identify = identify
+        self._kept: list[tuple[int, bytes]] = []
+        self._tables: set[TableId] = set()
+        self._size = 0
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(events.fileno(), self.drain)
+        if links is not None:
+            self._loop.add_reader(links.fileno(), self._read_links)
+
+    def close(self) -> None:
+        """No hint comes after this."""
+        for each in (self._events, self._links):
+            if each is not None:
+                with contextlib.suppress(ValueError, OSError):
+                    self._loop.remove_reader(each.fileno())
+                each.close()
+
+    def drain(self) -> None:
+        """Read what has come. Also called before a look, so that it begins with the latest."""
+        now = time.monotonic()
+        try:
+            for _ in range(64):
+                messages = self._events.read()
+                if not messages:
+                    return
+                for message in messages:
+                    self._take(message, now)
+        except (Overrun, WireError):
+            self._kept.clear()
+            self._tables.clear()
+            self._size = 0
+            self._source.overrun()
+            self._notify(Hint(None, at=now))
+        except OSError:
+            self._source.overrun()
+            self._notify(Hint(None, at=now, broken=True))
+
+    def _take(self, message: Message, now: float) -> None:
+        if message.type == n.NEWGEN:
+            self._end(message, now)
+            return
+        if message.type >> 8 != SUBSYSTEM >> 8:
+            return
+        where = _place(message)
+        if where is None:
+            return
+        self._tables.add(where)
+        if message.pid == self._source.portid:
+            return
+        whole = message.type in (n.NEWTABLE, n.DELTABLE)
+        if (whole or self._source.matters(where)) and self._size <= MOST_BYTES:
+            payload = message.buf[message.start : message.end]
+            self._size += len(payload)
+            self._kept.append((message.type, payload))
+
+    def _end(self, message: Message, now: float) -> None:
+        made = read_generation(message)
+        source = self._source
+        kept, tables, size = self._kept, frozenset(self._tables), self._size
+        self._kept, self._tables, self._size = [], set(), 0
+        if message.pid == source.portid:
+            # our own commit: known already, and no news
+            return
+        told = [where for where in tables if source.wants_to_know(where)]
+        culprit = self._identify(made.pid, made.comm) if told and made.pid else None
+        if size > MOST_BYTES:
+            source.overrun()
+        source.happened(Transaction(made.id, tables, kept, culprit, at=now))
+        for where in told:
+            self._notify(Hint(table_key(where), seen=made.id, culprit=culprit, at=now))
+
+    def _read_links(self) -> None:
+        """A link that a chain hangs on has come or gone: the kernel does not say so in its own words before
+        Linux 6.16, and forgets the chain with the link."""
+        assert self._links is not None
+        now = time.monotonic()
+        try:
+            for message in self._links.read():
+                if message.type in (RTM_NEWLINK, RTM_DELLINK):
+                    found = attr_map(message.buf, message.start + _IFINFO, message.end)
+                    for where in self._source.waits_for(text_of(found.get(IFLA_IFNAME, b""))):
+                        self._notify(Hint(table_key(where), at=now))
+        except (Overrun, WireError):
+            self._notify(Hint(None, at=now))
+        except OSError:
+            self._notify(Hint(None, at=now, broken=True))
+
+
+def _place(message: Message) -> TableId | None:
+    """The table that a message is about: its first attribute names it in every kind."""
+    for type, payload in attrs(message.buf, message.start + NFGEN_HDRLEN, message.end):
+        if type == 1:
+            return (message.buf[message.start], text_of(payload))
+    return None

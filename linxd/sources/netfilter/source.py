@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""The netfilter source: declared tables compared with the kernel's on the kernel's own bytes, healed in one
+go.
+
+A pass looks, compares and commits under the generation that it looked at; when that has passed, it looks
+again. It knows neither the loop that drives it nor how its namespace was found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import ClassVar
+
+from linxd.netlink.events import Events
+from linxd.netlink.socket import Requests
+from linxd.patch import Culprit, Key, Patch, Report
+from linxd.source import Hint, Owned, Pass, Source, Subscription, Unsupported
+from linxd.sources.netfilter.compile import Compiled, Compiler
+from linxd.sources.netfilter.events import EventReader, Identify
+from linxd.sources.netfilter.look import Look
+from linxd.sources.netfilter.mirror import Mirror, Transaction
+from linxd.sources.netfilter.model import Desired
+from linxd.sources.netfilter.plan import Observed, plan
+from linxd.sources.netfilter.reader import Reader
+from linxd.sources.netfilter.run import Run
+from linxd.sources.netfilter.state import TableId
+from linxd.sources.netfilter.things import table_key
+from linxd.sources.netfilter.touched import Touched
+from linxd.sources.netfilter.wanted import Wanted
+
+LARGE = 4000
+"""Rules and elements from which on a comparison of everything, being pure, runs beside the event loop."""
+
+
+def _nobody(pid: int, comm: str) -> Culprit | None:
+    return Culprit(pid, comm, confirmed=True)
+
+
+class NetfilterSource(Source[Desired, Observed]):
+    """Tables of the namespace that ``requests`` (NETLINK_NETFILTER) was opened in.
+
+    ``events`` opens a new event socket there, of NFNLGRP_NFTABLES; ``link_events`` one of RTNLGRP_LINK, for
+    kernels that don't hang chains on links that come later. None: no events. ``identify`` names the process
+    behind a pid, at once.
+    """
+
+    name: ClassVar[str] = "netfilter"
+    watch: ClassVar[str] = "event"
+    interruptible: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        requests: Requests,
+        events: Callable[[], Events] | None,
+        compiler: Compiler,
+        *,
+        link_events: Callable[[], Events] | None = None,
+        identify: Identify = _nobody,
+    ) -> None:
+        self.requests = requests
+        self.compiler = compiler
+        self.mirror = Mirror()
+        self.races = 0
+        """Commits that came too late, and were made again."""
+        self.commits = 0
+        self.loaded_once = False
+        """Whether all that is declared has been in force at some time in this namespace."""
+        self.named: set[Key] = set()
+        """Objects that the last reports had something to say about."""
+        self.culprits: dict[TableId, Culprit] = {}
+        """Who wrote to a table last, since it was last as declared."""
+        self._open_events = events
+        self._open_links = link_events
+        self._identify = identify
+        self._look = Look(Reader(requests), self.mirror, self._drain)
+        self._wanted = Wanted(compiler, requests.sock, self._use)
+        self._compared: tuple[str, Desired] | None = None
+        """What the tables were found to be like when all of them were compared last."""
+        self._owned: Owned | None = None
+        self._keep_foreign = True
+        self._reader: EventReader | None = None
+        self._queue: deque[Transaction] = deque()
+        self._passes = 0
+
+    @property
+    def reads(self) -> int:
+        """Times that tables were dumped."""
+        return self._look.reads
+
+    # --- the contract -------------------------------------------------------------------------------
+
+    async def observe(self, work: Pass[Desired]) -> Observed:
+        """What the kernel makes of the declaration, and what it has. Raises Blocked."""
+        return await self.look(work, full=work.full)
+
+    def diff(self, observed: Observed, desired: Desired, owned: Owned) -> Patch:
+        """Pure, and possibly long: `linxd.sources.netfilter.plan.plan`."""
+        return plan(observed, desired, owned)
+
+    async def check(self, desired: Desired) -> None:
+        """Compile a declaration and leave it at that. Raises RulesetError with all its faults."""
+        await self.compiler.compile(desired, self._wanted.index, _at_once)
+
+    def subscribe(self, notify: Callable[[Hint], None]) -> Subscription:
+        if self._open_events is None:
+            raise Unsupported(self.name)
+        events = self._open_events()
+        try:
+            links = self._open_links() if self._open_links is not None else None
+        except OSError:
+            events.close()
+            raise
+        self.mirror.lose()
+        self._queue.clear()
+        reader = EventReader(events, links, self, notify, self._identify)
+        self._reader = reader
+        return _Subscribed(self, reader)
+
+    def unsubscribed(self, reader: EventReader) -> None:
+        """A subscription has been closed."""
+        if self._reader is reader:
+            self._reader = None
+            self.mirror.lose()
+
+    # --- asked and told by the event reader ---------------------------------------------------------
+
+    @property
+    def portid(self) -> int:
+        """The port that our own writes come from."""
+        return self.requests.portid
+
+    def matters(self, where: TableId) -> bool:
+        """Whether a table's content is compared."""
+        return where in self._wanted.form.tables
+
+    def wants_to_know(self, where: TableId) -> bool:
+        """Whether a change of a table is worth a pass."""
+        if where in self._wanted.form.tables or not self._keep_foreign:
+            return True
+        return self._owned is not None and self._owned.get(table_key(where)) is not None
+
+    def waits_for(self, link: str) -> list[TableId]:
+        """Tables that hang on a link, where the kernel does not see to it."""
+        if self._wanted.form.late:
+            return []
+        found = [where for where, table in self._wanted.form.tables.items() if link in table.devices]
+        if found:
+            self.mirror.lose()
+        return found
+
+    def happened(self, change: Transaction) -> None:
+        """Take in a transaction, for the next look."""
+        self._queue.append(change)
+        if change.culprit is not None:
+            for where in change.tables:
+                self.culprits[where] = change.culprit
+
+    def overrun(self) -> None:
+        """Events were lost."""
+        self._queue.clear()
+        self.mirror.lose()
+
+    def _drain(self) -> None:
+        if self._reader is not None:
+            self._reader.drain()
+            while self._queue:
+                self.mirror.apply(self._queue.popleft())
+
+    # --- a pass -------------------------------------------------------------------------------------
+
+    async def reconcile(self, work: Pass[Desired]) -> Report:
+        """The whole pass. Raises Blocked, LedgerError."""
+        if self._passes and not self.mirror.valid:
+            # nested in a pass that is about to look at everything
+            return Report(work.trigger, complete=False)
+        self._passes += 1
+        try:
+            return await Run(self, work).run()
+        finally:
+            self._passes -= 1
+
+    @property
+    def fault(self) -> str:
+        """Why what is declared now is not in force, "" if it is."""
+        return "" if self._wanted.fault is None else str(self._wanted.fault)
+
+    async def look(self, work: Pass[Desired], *, full: bool) -> Observed:
+        """Observe everything, or what has happened since. Raises Blocked."""
+        self._owned = work.owned
+        wanted = await self._wanted.compiled(work)
+        mirror, names = self.mirror, wanted.tables.keys()
+        devices = {name for table in wanted.tables.values() for name in table.devices if "*" not in name}
+        full = full or not await self._look.changes(work.checkpoint)
+        if full:
+            if devices:
+                # what hangs on a link may go with it, without a new generation
+                mirror.exact = False
+            await self._look.everything(names, work.checkpoint)
+        index = self._wanted.index
+        absent = frozenset(name for name in devices if not index(name))
+        touched: dict[TableId, Touched] | None = dict(mirror.touched)
+        if full and not (mirror.exact and self._compared == (wanted.digest, work.desired)):
+            touched = None
+        return Observed(mirror.generation, wanted, mirror.tables, mirror.heads, touched, absent)
+
+    async def compare(self, observed: Observed, work: Pass[Desired]) -> Patch:
+        """Diff, beside the event loop where it may take long."""
+        size = (
+            sum(table.size for table in observed.wanted.tables.values()) if observed.touched is None else 0
+        )
+        if size < LARGE:
+            return self.diff(observed, work.desired, work.owned)
+        return await asyncio.to_thread(self.diff, observed, work.desired, work.owned)
+
+    def compared(self, observed: Observed, work: Pass[Desired], *, clean: bool) -> None:
+        """A full comparison has come to its end; ``clean``: there was nothing to say."""
+        self._compared = (observed.wanted.digest, work.desired) if clean else None
+
+    def _use(self, wanted: Compiled, desired: Desired) -> None:
+        """From now on this is to be in force."""
+        self.mirror.lose()
+        self._keep_foreign = not desired.foreign_remove
+        filled = {tuple(words.split()) for words in desired.filled}
+        self.mirror.ignored = frozenset(
+            (where, name)
+            for where, table in wanted.tables.items()
+            for name, home in table.sets.items()
+            if home.fed or (*table.words.split(), name) in filled
+        )
+
+
+class _Subscribed:
+    """What the loop holds of a subscription."""
+
+    def __init__(self, source: NetfilterSource, reader: EventReader) -> None:
+        self._source = source
+        self._reader = reader
+
+    def close(self) -> None:
+        """No hint comes after this."""
+        self._reader.close()
+        self._source.unsubscribed(self._reader)
+
+
+async def _at_once() -> None:
+    """A checkpoint for one who is in no hurry to let others go on."""
+    await asyncio.sleep(0)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""Throw-away network namespaces with a netfilter source in them, and nft(8) as the other hand."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from linxd.ledger import MemoryLedger
+from linxd.netlink.socket import Events, Requests, open_netlink
+from linxd.netlink.wire import NETLINK_NETFILTER, NETLINK_ROUTE
+from linxd.patch import Report, Trigger
+from linxd.source import Hint, Owned, Pass
+from linxd.sources.netfilter.compile import Compiler
+from linxd.sources.netfilter.events import GROUPS, LINK_GROUPS
+from linxd.sources.netfilter.model import Desired, Ruleset
+from linxd.sources.netfilter.source import NetfilterSource
+
+_NUMBER = itertools.count()
+READS = frozenset((1, 4, 7, 10, 13, 16, 19, 22))
+"""nf_tables messages that only ask."""
+
+
+class Bed:
+    """A network namespace of this test's own, with a source that looks after its tables."""
+
+    def __init__(self) -> None:
+        self.name = f"lx-{os.getpid()}-n{next(_NUMBER)}"
+        subprocess.run(["ip", "netns", "add", self.name], check=True)
+        self.fd = os.open(f"/run/netns/{self.name}", os.O_RDONLY | os.O_CLOEXEC)
+        self.owned: Owned = MemoryLedger()
+        self.sent: list[bytes] = []
+        self.desired = Desired()
+        self._sockets: list[Requests | Events] = []
+        self.source = self.new_source()
+
+    def new_source(self, compiler: Compiler | None = None, **options: Any) -> NetfilterSource:
+        """Another source in the same namespace, as after a restart."""
+        requests = Requests(open_netlink(NETLINK_NETFILTER, netns_fd=self.fd), tap=self.sent.append)
+        self._sockets.append(requests)
+        self.source = NetfilterSource(
+            requests,
+            lambda: self._events(NETLINK_NETFILTER, GROUPS),
+            compiler or Compiler(),
+            link_events=lambda: self._events(NETLINK_ROUTE, LINK_GROUPS),
+            **options,
+        )
+        return self.source
+
+    def _events(self, protocol: int, groups: Sequence[int]) -> Events:
+        return Events(open_netlink(protocol, netns_fd=self.fd), groups)
+
+    def declare(self, text: str, **options: Any) -> Desired:
+        """Desire this from now on."""
+        self.desired = Desired((Ruleset(text, "test.nft"),) if text else (), **options)
+        return self.desired
+
+    async def run(
+        self, trigger: Trigger = Trigger.RESYNC, hints: Sequence[Hint] = (), **options: Any
+    ) -> Report:
+        """One pass."""
+        return await self.source.reconcile(Pass(self.desired, self.owned, trigger, tuple(hints), **options))
+
+    async def apply(self, text: str, **options: Any) -> Report:
+        """Declare, and one pass."""
+        self.declare(text, **options)
+        return await self.run(Trigger.CONFIG)
+
+    def nft(self, *words: str, text: str | None = None, check: bool = True) -> str:
+        """Run nft(8) in the namespace and return what it printed."""
+        if text is not None:
+            words = ("-f", "-")
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.name, "nft", *words],
+            text=True,
+            input=text,
+            capture_output=True,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"nft {' '.join(words)}: {done.stderr}")
+        return done.stdout
+
+    def ip(self, words: str) -> None:
+        """Run ip(8) in the namespace."""
+        subprocess.run(["ip", "-n", self.name, *words.split()], check=True)
+
+    def list(self) -> str:
+        """The ruleset as nft lists it, without run-time state."""
+        return self.nft("-s", "list", "ruleset")
+
+    @property
+    def writes(self) -> list[bytes]:
+        """What was sent that is more than a question."""
+        return [sent for sent in self.sent if sent[4] not in READS or sent[5] != 10]
+
+    def remove(self) -> None:
+        """End it."""
+        for sock in self._sockets:
+            sock.close()
+        os.close(self.fd)
+        subprocess.run(["ip", "netns", "del", self.name], check=True)
+
+
+@pytest.fixture
+def make_bed() -> Iterator[Callable[[], Bed]]:
+    beds: list[Bed] = []
+
+    def make() -> Bed:
+        beds.append(Bed())
+        return beds[-1]
+
+    yield make
+    for each in beds:
+        each.remove()
+
+
+@pytest.fixture
+def bed(make_bed: Callable[[], Bed]) -> Bed:
+    return make_bed()
