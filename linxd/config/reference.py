@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The reference of all keys in Markdown, as docs/configuration.md has it: ``python3 -m linxd.config.reference``.
+"""The reference of all keys in Markdown, for docs/configuration.md: ``python3 -m linxd.config.reference``.
 
 It is made of the tables that read the files, so that it can't say anything else than they do.
 """

@@ -10,10 +10,19 @@ from pathlib import Path
 import linxd.config
 
 HEAVY = set(
-    """
-    difflib jsonschema pyroute2 asyncio subprocess dbus_next systemd
-    linxd.config.schema linxd.config.reference linxd.config.write linxd.netlink
-    """.split()
+    [
+        "difflib",
+        "jsonschema",
+        "pyroute2",
+        "asyncio",
+        "subprocess",
+        "dbus_next",
+        "systemd",
+        "linxd.config.schema",
+        "linxd.config.reference",
+        "linxd.config.write",
+        "linxd.netlink",
+    ]
 )
 
 

@@ -27,19 +27,8 @@ TOP = Path(linxd.config.__file__).parents[2]
 READABLE = [path for path in BAD if not path.stem.startswith("syntax")]
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 
-BEYOND = set(
-    """
-    address-of-ipv6 address-peer address-peer-without-length address-twice address-unspecified
-    attach-in-a-container host-netns link-lo-with-a-kind link-master-itself link-master-loop
-    link-master-takes-no-ports link-parent-in-the-host-file link-parent-itself link-parent-loop
-    link-port-without-master neighbour-twice netfilter-file-in-a-dictionary peer-declared-as-a-link
-    peer-scope-in-the-host-file peer-twice route-host-bits route-onlink route-twice rule-does-two-things
-    rule-family rule-fwmark rule-goto rule-host-bits rule-ipv4-only rule-required rule-tos-and-dscp
-    rule-twice scope-netns-path scope-resync-too-short sysctl-outside-net sysctl-twice
-    withdrawn-in-the-same-file
-    """.split()
-)
-"""Faulty files that no schema can tell: what takes more than one key, or arithmetic."""
+BEYOND = "# beyond the schema"
+"""Marks faulty files that no schema can tell: what takes more than one key, or arithmetic."""
 
 
 def examples_in(path: Path) -> list[str]:
@@ -75,7 +64,8 @@ def test_it_takes_the_good_files(path: Path) -> None:
 
 @pytest.mark.parametrize("path", READABLE, ids=lambda path: path.stem)
 def test_it_tells_the_bad_ones_as_far_as_a_schema_can(path: Path) -> None:
-    assert VALIDATOR.is_valid(tomllib.loads(path.read_text())) == (path.stem in BEYOND)
+    text = path.read_text()
+    assert VALIDATOR.is_valid(tomllib.loads(text)) == (BEYOND in text)
 
 
 def test_there_are_examples_in_the_documentation() -> None:
