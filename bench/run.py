@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Figures beside what a user would use instead, in one run on one machine: read the ratios, not the times.
 
-Runs as root on Debian's own Python, in namespaces that it makes and removes. `--quick` for a short run, `--json FILE`
-to keep the figures.
+Runs as root on Debian's own Python, in namespaces that it makes and removes. `--quick` for a short run,
+`--json FILE` to keep the figures.
 """
 
 from __future__ import annotations
@@ -208,7 +208,9 @@ async def main() -> None:
     for name, values in results["heal"].items():
         p99 = statistics.quantiles(values, n=100)[98]
         middle = statistics.median(values)
-        print(f"  {name:<24} p50 {middle * 1e3:.3f} ms  p99 {p99 * 1e3:.3f} ms   {middle / base:.2f} of that with 10")
+        print(
+            f"  {name:<24} p50 {middle * 1e3:.3f} ms  p99 {p99 * 1e3:.3f} ms   {middle / base:.2f} of that with 10"
+        )
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """One scope's rtnl source on a real namespace, with every message it sends on record.
 
-Tests declare in TOML, as users do, and look at the kernel with ip(8), never at what the source reports alone.
+Tests declare in TOML, as users do, and look at the kernel with ip(8), never at what the source reports
+alone.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ def message(want: Any, protocol: int) -> Any:
     """The declared object as the kernel would have it."""
     if isinstance(want, Address):
         return AddrMsg(
-            family=want.family, ifindex=TABLE.index(want.link) or 0, address=want.address, prefixlen=want.prefixlen,
-            peer=want.peer, scope=want.scope, flags=want.flags, label=want.label or want.link,
+            family=want.family, ifindex=TABLE.index(want.link) or 0, address=want.address,
+            prefixlen=want.prefixlen, peer=want.peer, scope=want.scope, flags=want.flags, label=want.label or want.link,
             broadcast=want.broadcast, metric=want.metric, proto=protocol,
         )  # fmt: skip
     if isinstance(want, Route):
@@ -141,7 +141,9 @@ NEIGHBOURS = st.builds(
     family=st.just(AF_INET),
     address=hosts,
     lladdr=st.sampled_from(["02:00:00:00:00:01", "02:00:00:00:00:02"]),
-) | st.builds(Neighbour, dev=st.sampled_from(LINKS), family=st.just(AF_INET), address=hosts, proxy=st.just(True))
+) | st.builds(
+    Neighbour, dev=st.sampled_from(LINKS), family=st.just(AF_INET), address=hosts, proxy=st.just(True)
+)
 OBJECTS = st.lists(st.one_of(ADDRESSES, ROUTES, RULES, NEIGHBOURS), max_size=8)
 
 
@@ -156,8 +158,8 @@ def by_key(objects: list[Any], kind: type) -> dict[Key, Any]:
 
 @st.composite
 def worlds(draw: st.DrawFn) -> tuple[Kernel, Desired, MemoryLedger]:
-    """A kernel, a declaration that overlaps with it, and a ledger that knows some of what is there, and of some
-    that is not."""
+    """A kernel, a declaration that overlaps with it, and a ledger that knows some of what is there, and of
+    some that is not."""
     wanted = draw(OBJECTS)
     present = draw(OBJECTS) + [
         replace(item, **{"priority": 32765} if isinstance(item, Rule) and item.priority is None else {})
@@ -192,7 +194,11 @@ def worlds(draw: st.DrawFn) -> tuple[Kernel, Desired, MemoryLedger]:
 def test_one_patch_reaches_what_is_declared(world: tuple[Kernel, Desired, MemoryLedger]) -> None:
     kernel, desired, ledger = world
     before = dict(kernel.objects)
-    claims = {key: entry for kind in ("address", "route", "rule", "neighbour") for key, entry in ledger.of(kind).items()}
+    claims = {
+        key: entry
+        for kind in ("address", "route", "rule", "neighbour")
+        for key, entry in ledger.of(kind).items()
+    }
     planner = Planner()
     plan = planner.plan(kernel.observed(), Index(desired), ledger, complete=True)
 
@@ -229,10 +235,10 @@ def test_one_patch_reaches_what_is_declared(world: tuple[Kernel, Desired, Memory
 
 @given(worlds())
 @settings(max_examples=200, deadline=None)
-def test_nothing_declared_and_nothing_owned_is_nothing_to_do(world: tuple[Kernel, Desired, MemoryLedger]) -> None:
+def test_nothing_declared_and_nothing_owned_is_nothing_to_do(
+    world: tuple[Kernel, Desired, MemoryLedger],
+) -> None:
     kernel, _, _ = world
-    kernel.objects = {
-        key: msg for key, msg in kernel.objects.items() if PROTO_LINXD not in protocols(msg)
-    }
+    kernel.objects = {key: msg for key, msg in kernel.objects.items() if PROTO_LINXD not in protocols(msg)}
     plan = Planner().plan(kernel.observed(), Index(Desired()), MemoryLedger(), complete=True)
     assert (plan.ops, plan.conditions, plan.adopt) == ([], [], [])

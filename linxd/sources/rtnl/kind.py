@@ -33,8 +33,8 @@ IFF_UP, IFF_LOOPBACK, IFF_NOARP, IFF_PROMISC, IFF_ALLMULTI, IFF_MULTICAST = (
 PROTOCOLS = {
     0: "unspec", 1: "redirect", 2: "kernel", 3: "boot", 4: "static", 8: "gated", 9: "ra", 10: "mrt",
     11: "zebra", 12: "bird", 13: "dnrouted", 14: "xorp", 15: "ntk", 16: "dhcp", 17: "mrouted",
-    18: "keepalived", 42: "babel", 76: "linxd", 84: "ovn", 99: "openr", 186: "bgp", 187: "isis", 188: "ospf", 189: "rip",
-    192: "eigrp",
+    18: "keepalived", 42: "babel", 76: "linxd", 84: "ovn", 99: "openr", 186: "bgp", 187: "isis",
+    188: "ospf", 189: "rip", 192: "eigrp",
 }  # fmt: skip
 """include/uapi/linux/rtnetlink.h, with the names iproute2 prints."""
 

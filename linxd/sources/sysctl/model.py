@@ -12,9 +12,9 @@ from linxd.sources.rtnl.model import Where
 class Setting:
     """One declared key or glob.
 
-    ``path``: the members of the key below /proc/sys, an interface's name (dots and all) or "*" being one member:
-    ``("net", "ipv4", "conf", "eth0.100", "rp_filter")``. ``value``: the text to write, lists joined by a blank.
-    ``restore``: give the original value back when un-declared (on-release), else keep ours.
+    ``path``: the members of the key below /proc/sys, an interface's name (dots and all) or "*" being one
+    member: ``("net", "ipv4", "conf", "eth0.100", "rp_filter")``. ``value``: the text to write, lists joined
+    by a blank. ``restore``: give the original value back when un-declared (on-release), else keep ours.
     """
 
     path: tuple[str, ...]
