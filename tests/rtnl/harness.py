@@ -28,6 +28,16 @@ from linxd.sources.rtnl.events import GROUPS
 from linxd.sources.rtnl.model import Desired
 from linxd.sources.rtnl.source import RtnlSource
 
+SHOWN = (
+    "link show",
+    "address show",
+    "route show table all",
+    "-6 route show table all",
+    "rule show",
+    "-6 rule show",
+    "neigh show nud permanent",
+    "neigh show proxy",
+)
 READS = {
     wire.RTM_GETLINK,
     wire.RTM_GETADDR,
@@ -168,10 +178,8 @@ class World:
             except TimeoutError:
                 if holds():
                     return
-                said = [
-                    f"{r.trigger}: {[o.describe() for o in r.drifted]} {r.conditions}"
-                    for r in self.reports[-4:]
-                ]
+                last = self.reports[-4:]
+                said = [f"{r.trigger}: {[o.describe() for o in r.drifted]} {r.conditions}" for r in last]
                 raise AssertionError(f"not within {seconds} s: {what or holds}; reports: {said}") from None
 
     async def sabotage(self, *commands: str) -> None:
@@ -186,7 +194,6 @@ class World:
     def snapshot(self) -> str:
         """The namespace's state without what changes by itself, for comparing byte by byte."""
         keep = []
-        for command in ("link show", "address show", "route show table all", "-6 route show table all",
-                        "rule show", "-6 rule show", "neigh show nud permanent", "neigh show proxy"):  # fmt: skip
+        for command in SHOWN:
             keep.append(f"== {command}\n{ip(self.netns, '-d ' + command)}")
         return "\n".join(keep)

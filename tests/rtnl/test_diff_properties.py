@@ -81,8 +81,8 @@ def message(want: Any, protocol: int) -> Any:
     if isinstance(want, Address):
         return AddrMsg(
             family=want.family, ifindex=TABLE.index(want.link) or 0, address=want.address,
-            prefixlen=want.prefixlen, peer=want.peer, scope=want.scope, flags=want.flags, label=want.label or want.link,
-            broadcast=want.broadcast, metric=want.metric, proto=protocol,
+            prefixlen=want.prefixlen, peer=want.peer, scope=want.scope, flags=want.flags,
+            label=want.label or want.link, broadcast=want.broadcast, metric=want.metric, proto=protocol,
         )  # fmt: skip
     if isinstance(want, Route):
         return RouteMsg(
