@@ -21,7 +21,7 @@ from linxd.config.names import IPROUTE2, Names
 def load(
     name: str,
     *,
-    file: str | None = None,
+    file: str | os.PathLike[str] | None = None,
     directories: Sequence[str] = DIRECTORIES,
     check_others: bool = True,
     owners: Collection[int] | None = ROOT,

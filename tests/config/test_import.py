@@ -9,21 +9,19 @@ from pathlib import Path
 
 import linxd.config
 
-HEAVY = set(
-    [
-        "difflib",
-        "jsonschema",
-        "pyroute2",
-        "asyncio",
-        "subprocess",
-        "dbus_next",
-        "systemd",
-        "linxd.config.schema",
-        "linxd.config.reference",
-        "linxd.config.write",
-        "linxd.netlink",
-    ]
-)
+HEAVY = {
+    "asyncio",
+    "dbus_next",
+    "difflib",
+    "jsonschema",
+    "linxd.config.reference",
+    "linxd.config.schema",
+    "linxd.config.write",
+    "linxd.netlink",
+    "pyroute2",
+    "subprocess",
+    "systemd",
+}
 
 
 def loaded(code: str) -> set[str]:
