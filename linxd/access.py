@@ -7,14 +7,21 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from linxd.culprit import Glimpse, Identifier
 from linxd.ledger import FileLedger
 from linxd.netlink.events import Events
 from linxd.netlink.socket import Requests, open_netlink
+from linxd.netlink.wire import NETLINK_NETFILTER, NETLINK_ROUTE
 from linxd.part import Opened
+from linxd.patch import Culprit
+from linxd.sources.netfilter.compile import Compiler
+from linxd.sources.netfilter.events import GROUPS as NFT_GROUPS
+from linxd.sources.netfilter.events import LINK_GROUPS
+from linxd.sources.netfilter.source import NetfilterSource
 from linxd.sources.rtnl.events import GROUPS
 from linxd.sources.rtnl.source import RtnlSource
 
@@ -38,6 +45,8 @@ class Kernel:
         match name:
             case "rtnl":
                 return self._rtnl(hold)
+            case "netfilter":
+                return self._netfilter()
         raise LookupError(name)
 
     def ledger(self, name: str) -> FileLedger:
@@ -45,22 +54,43 @@ class Kernel:
         return FileLedger(self.directory, boot_id=self.boot_id, cookie=self.cookie, source=name)
 
     def _rtnl(self, hold: Callable[[], str]) -> Opened:
-        requests = Requests(open_netlink())
+        requests = self._requests(NETLINK_ROUTE)
+        source = RtnlSource(
+            requests, lambda: _events(NETLINK_ROUTE, GROUPS), identify=self._writer, hold=hold
+        )
+        return Opened(source, lambda: self._close(requests))
+
+    def _netfilter(self) -> Opened:
+        requests = self._requests(NETLINK_NETFILTER)
+        source = NetfilterSource(
+            requests,
+            lambda: _events(NETLINK_NETFILTER, NFT_GROUPS),
+            Compiler(cache=os.path.join(self.directory, "compiled")),
+            link_events=lambda: _events(NETLINK_ROUTE, LINK_GROUPS),
+            identify=self._process,
+        )
+        return Opened(source, lambda: self._close(requests), lambda: source.loaded_once)
+
+    def _requests(self, protocol: int) -> Requests:
+        requests = Requests(open_netlink(protocol))
         self.ports.add(requests.portid)
+        return requests
 
-        def close() -> None:
-            self.ports.discard(requests.portid)
-            requests.close()
+    def _close(self, requests: Requests) -> None:
+        self.ports.discard(requests.portid)
+        requests.close()
 
-        def events() -> Events:
-            sock = open_netlink()
-            try:
-                return Events(sock, GROUPS)
-            except BaseException:
-                sock.close()
-                raise
-
-        return Opened(RtnlSource(requests, events, identify=self._identify, hold=hold), close)
-
-    def _identify(self, portid: int) -> Glimpse | None:
+    def _writer(self, portid: int) -> Glimpse | None:
         return None if self.identifier is None else self.identifier.glimpse(portid)
+
+    def _process(self, pid: int, comm: str) -> Culprit | None:
+        return None if self.identifier is None else self.identifier.by_pid(pid, comm)
+
+
+def _events(protocol: int, groups: Iterable[int]) -> Events:
+    sock = open_netlink(protocol)
+    try:
+        return Events(sock, groups)
+    except BaseException:
+        sock.close()
+        raise

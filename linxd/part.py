@@ -23,10 +23,12 @@ AGAIN_FIRST, AGAIN_LAST = 0.5, 60.0
 
 
 class Opened(NamedTuple):
-    """A source with what it holds open."""
+    """A source with what it holds open. ``loaded``: whether all that is declared was in force once, where
+    the source itself knows."""
 
     source: Source[Any, Any]
     close: Callable[[], None]
+    loaded: Callable[[], bool] | None = None
 
 
 class Part:
@@ -62,6 +64,7 @@ class Part:
         self._resync = resync
         self._on_report = on_report
         self._on_change = on_change
+        self._loaded: Callable[[], bool] | None = None
         self._error = ""
         self._generation = 1
         self._stopping = asyncio.Event()
@@ -81,6 +84,13 @@ class Part:
         if self.loop is not None and not self._error:
             return self.loop.status
         return Status(self._scope, self.name, "timer", self.state, self._generation, last_error=self._error)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether all that is declared was in force once."""
+        if self._loaded is not None:
+            return self._loaded()
+        return self.state is LoopState.CONVERGED
 
     @property
     def conditions(self) -> Mapping[Key, Condition]:
@@ -154,7 +164,7 @@ class Part:
                 name=self._scope,
             )
             loop.generation = self._generation
-            self.loop, self._error = loop, ""
+            self.loop, self._error, self._loaded = loop, "", opened.loaded
             await loop.run()
             self.gone = loop.gone
         finally:

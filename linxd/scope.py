@@ -235,18 +235,25 @@ class Scope:
         self._reporter.report(self.config.name, part.name, report)
         if part.loop is not None and (lines := part.loop.summary()):
             self._reporter.lines(self.config.name, part.name, lines)
+        self._look_for_filter(part)
         if report.applied or report.conditions:
             self._changed()
 
     def _moved(self, part: Part) -> None:
         if part.state is not LoopState.STARTING:
             self._reporter.state(self.config.name, part.status)
-        if part.name == "netfilter" and not self._filtered and part.state is LoopState.CONVERGED:
-            self._filtered = True
-            rtnl = self._parts.get("rtnl")
-            if rtnl is not None and rtnl.loop is not None:
-                self._errand(rtnl)
+        self._look_for_filter(part)
         self._changed()
+
+    def _look_for_filter(self, part: Part) -> None:
+        """Once the ruleset has loaded, what waited for it need not wait any more."""
+        if part.name != "netfilter" or self._filtered or not part.loaded:
+            return
+        self._filtered = True
+        rtnl = self._parts.get("rtnl")
+        wanted = self.config.netfilter
+        if rtnl is not None and rtnl.loop is not None and wanted is not None and wanted.required:
+            self._errand(rtnl)
 
     def _errand(self, part: Part) -> None:
         """Have a loop look at everything, without waiting for it."""
