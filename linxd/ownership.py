@@ -8,6 +8,7 @@ no kernel and no file.
 from __future__ import annotations
 
 import enum
+import functools
 from dataclasses import dataclass
 
 from linxd.patch import Claim, State
@@ -58,6 +59,7 @@ class Decision:
     claim: Claim | None
 
 
+@functools.cache  # a few hundred combinations at most, and it is asked for every object
 def decide(
     *,
     seen: Seen,

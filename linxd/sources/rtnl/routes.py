@@ -120,6 +120,10 @@ class RouteKind:
         return settled(found, entry)
 
     def _compare_ways(self, want: Route, msg: RouteMsg, context: Context, found: list[Change]) -> None:
+        if not want.nexthops and not msg.nexthops:
+            way = Nexthop(want.via, want.dev, 1, want.onlink)
+            if _same_way(way, msg.gateway, msg.oif, 1, bool(msg.flags & RTNH_F_ONLINK), links=context.links):
+                return
         wanted = _ways(want)
         if msg.nexthops:
             observed = [
@@ -174,7 +178,9 @@ class RouteKind:
         return None
 
     def needs(self, want: Route) -> tuple[Key, ...]:
-        return tuple(dict.fromkeys(("link", way.dev) for way in _ways(want) if way.dev))
+        if not want.nexthops:
+            return (("link", want.dev),) if want.dev else ()
+        return tuple(dict.fromkeys(("link", way.dev) for way in want.nexthops if way.dev))
 
     def valid(self, entry: Entry, have: Have[RouteMsg]) -> bool:
         return True
