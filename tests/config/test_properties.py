@@ -20,6 +20,7 @@ from linxd.config.inet import canonical, masked
 from linxd.config.schema import schema
 from linxd.config.write import write
 from tests.config.shapes import anything, files
+from tests.config.test_files_of_faults import scope_of
 
 jsonschema = pytest.importorskip("jsonschema")
 VALIDATOR = jsonschema.Draft202012Validator(schema())
@@ -75,6 +76,16 @@ def test_what_is_written_reads_as_what_it_was_written_from(file: tuple[str, dict
         ]
         assert again.netfilter.filled == config.netfilter.filled
         assert again.netfilter.take == config.netfilter.take
+    assert write(again) == write(config)
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_a_good_file_comes_back_from_being_written(text: str) -> None:
+    config = build(scope_of(text), [parse("f.toml", text)]).finish()
+    again = build(config.name, [parse("again.toml", write(config))]).finish()
+    assert again.rtnl == config.rtnl
+    assert again.sysctl == config.sysctl
+    assert again.attach == config.attach
     assert write(again) == write(config)
 
 
