@@ -119,7 +119,7 @@ class AddressKind:
     def reached(self, have: Have[AddrMsg], context: Context) -> bool:
         msg = have.msg
         link = context.links.by_index.get(msg.ifindex)
-        if link is None or link.flags & IFF_LOOPBACK:
+        if link is None or link.flags & IFF_LOOPBACK or have.key[1] not in context.declared:
             return False
         if msg.family == AF_INET6 and msg.scope == SCOPES["link"]:
             return False

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op
-from linxd.sources.rtnl.model import PROTO_LINXD
+from linxd.sources.rtnl.model import PROTO_LINXD, Link
 from linxd.sources.rtnl.table import LinkTable
 
 M = TypeVar("M")
@@ -70,6 +70,7 @@ class Context(Protocol):
     address may be added and no link set up yet, "" normally."""
 
     links: LinkTable
+    declared: Mapping[str, Link]
     host: LinkTable | None
     host_fd: int | None
     host_nsid: int | None

@@ -157,7 +157,7 @@ class LinkKind:
         return tuple(("link", name) for name in names)
 
     def valid(self, entry: Entry, have: Have[LinkMsg]) -> bool:
-        return entry.facts.get("ifindex", have.msg.ifindex) == have.msg.ifindex
+        return entry.facts.get("ifindex") == have.msg.ifindex
 
     def messages(self, op: Op, context: Context) -> list[Message]:
         if op.verb is Verb.DELETE:

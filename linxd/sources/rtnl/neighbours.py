@@ -75,7 +75,8 @@ class NeighbourKind:
         return not want.proxy and not have.msg.state & (NUD_PERMANENT | 0x40)
 
     def reached(self, have: Have[NeighMsg], context: Context) -> bool:
-        return bool(have.msg.state & NUD_PERMANENT) and have.msg.protocol != 2
+        ours = have.key[1] in context.declared
+        return ours and bool(have.msg.state & NUD_PERMANENT) and have.msg.protocol != 2
 
     def facts(self, want: Neighbour, have: Have[NeighMsg] | None) -> Mapping[str, int | str]:
         return {}
