@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
 import itertools
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -22,8 +28,75 @@ from linxd.sources.netfilter.model import Desired, Ruleset
 from linxd.sources.netfilter.source import NetfilterSource
 
 _NUMBER = itertools.count()
-READS = frozenset((1, 4, 7, 10, 13, 16, 19, 22))
+READS = frozenset((1, 4, 7, 10, 13, 16, 19, 23))
 """nf_tables messages that only ask."""
+
+
+TREE = Path.home() / ".cache" / "linxd-bed" / "trixie"
+"""A Debian 13 tree, made once, for its nft."""
+
+
+class Tool(NamedTuple):
+    """An nft(8)."""
+
+    command: tuple[str, ...]
+    version: tuple[int, ...]
+    words: str
+
+
+@functools.cache
+def tool_of(*command: str) -> Tool:
+    words = subprocess.run([*command, "--version"], check=True, text=True, stdout=subprocess.PIPE).stdout
+    found = re.search(r"v([0-9.]+)", words)
+    assert found
+    return Tool(command, tuple(map(int, found[1].split("."))), words.strip())
+
+
+@functools.cache
+def debian_13() -> str:
+    """Make the tree if it is not there; returns why it can't be, or ""."""
+    nft = TREE / "usr/sbin/nft"
+    if nft.exists():
+        return ""
+    if shutil.which("mmdebstrap") is None:
+        return "mmdebstrap is not installed"
+    TREE.parent.mkdir(parents=True, exist_ok=True)
+    part = TREE.with_name(f"trixie.{os.getpid()}")
+    command = ["mmdebstrap", "--variant=essential", "--include=nftables,netbase", "trixie", str(part)]
+    try:
+        done = subprocess.run(command, text=True, capture_output=True, timeout=300)
+        if done.returncode:
+            return "mmdebstrap can't make a Debian 13 tree: " + done.stderr.strip().splitlines()[-1]
+        part.rename(TREE)
+    except subprocess.TimeoutExpired:
+        return "mmdebstrap did not make a Debian 13 tree within 5 min"
+    except OSError:
+        if not nft.exists():
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return ""
+
+
+@pytest.fixture(params=["here", "debian-13"])
+def tool(request: pytest.FixtureRequest) -> Tool:
+    """This machine's nft, and Debian 13's."""
+    if request.param == "here":
+        return tool_of("nft")
+    why = debian_13()
+    if why:
+        pytest.skip(why)
+    return tool_of("chroot", str(TREE), "nft")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Coroutine tests run in an event loop of their own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**arguments), 120))
+    return True
 
 
 class Bed:

@@ -19,7 +19,7 @@ from linxd.patch import Op, Verb
 from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.decode import MARK
 from linxd.sources.netfilter.elements import lists
-from linxd.sources.netfilter.expressions import rewritten, set_pattern
+from linxd.sources.netfilter.expressions import sendable, set_pattern
 from linxd.sources.netfilter.state import Chain, Flowtable, Hook, Object, Rule, Set, TableId
 from linxd.sources.netfilter.things import (
     ChainThing,
@@ -179,10 +179,9 @@ def _chain_goes(where: TableId, chain: Chain) -> Iterator[Step]:
 
 def _rule(where: TableId, chain: bytes, rule: Rule, ids: Ids, *, before: int = 0) -> Iterator[Step]:
     """A rule, and before it what belongs to it alone."""
-    wire = rule.wire
+    sets: dict[str, int] = {}
+    chains: dict[str, int] = {}
     if rule.inner:
-        sets: dict[str, int] = {}
-        chains: dict[str, int] = {}
         for each in rule.inner:
             number = next(ids)
             if isinstance(each, Set):
@@ -204,7 +203,7 @@ def _rule(where: TableId, chain: bytes, rule: Rule, ids: Ids, *, before: int = 0
             inside = pack_attr(n.NFTA_RULE_CHAIN_ID, _BE32.pack(number))
             for deep in each.rules:
                 yield from _rule(where, inside, deep, ids)
-        wire = rewritten(wire, sets, chains)
+    wire = sendable(rule.wire, sets, chains)
     payload = _head(where, 1) + chain + nested(n.NFTA_RULE_EXPRESSIONS, wire)
     if rule.userdata:
         payload += pack_attr(n.NFTA_RULE_USERDATA, rule.userdata)

@@ -16,7 +16,7 @@ from linxd.netlink.nft import NFGEN_HDRLEN
 from linxd.netlink.wire import attr_map, attrs, pack_attr, text_of
 from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.elements import Collector
-from linxd.sources.netfilter.expressions import NOTHING, Found, canonical, single, without_use
+from linxd.sources.netfilter.expressions import NOTHING, Found, canonical, set_pattern, single, without_use
 from linxd.sources.netfilter.state import Chain, Flowtable, Hook, Object, Ref, Rule, Set, Table, TableId
 
 _BE32 = struct.Struct(">I")
@@ -245,6 +245,8 @@ class Own:
 
 def _set_digest(home: Set) -> bytes:
     digest = hashlib.blake2b(set_canon(home), digest_size=16)
+    # the name of a meter is the user's, other names are the kernel's
+    digest.update(set_pattern(home.name).encode())
     for identity in sorted(home.elements):
         digest.update(home.elements[identity])
     return digest.digest()

@@ -213,20 +213,17 @@ class _Diff:
                 one for one in asked if one in have and home.refs.get(one) in self.again and one not in moved
             ]
         for batch in _batches(strays):
-            yield Op(Verb.DELETE, None, ElementsThing(where, before, batch))
+            yield Op(Verb.DELETE, None, ElementsThing(where, _part(before, batch), batch))
         for batch in _batches(moved):
+            asked_for = ElementsThing(where, _part(home, batch), batch)
+            there_now = ElementsThing(where, _part(before, batch), batch)
             change = Change("definition", "another", "as declared")
-            needs = self._needs(home.refs[one] for one in batch if one in home.refs)
             yield Op(
-                Verb.RECREATE,
-                ElementsThing(where, home, batch),
-                ElementsThing(where, before, batch),
-                (change,),
-                needs,
+                Verb.RECREATE, asked_for, there_now, (change,), self._needs(asked_for.set.refs.values())
             )
         for batch in _batches(missing):
-            needs = self._needs(home.refs[one] for one in batch if one in home.refs)
-            yield Op(Verb.CREATE, ElementsThing(where, home, batch), None, (), needs)
+            asked_for = ElementsThing(where, _part(home, batch), batch)
+            yield Op(Verb.CREATE, asked_for, None, (), self._needs(asked_for.set.refs.values()))
 
     # --- rules -------------------------------------------------------------------------------------
 
@@ -317,6 +314,17 @@ def _batches(identities: list[bytes]) -> Iterator[tuple[bytes, ...]]:
             yield (identity,)
     else:
         yield tuple(sorted(identities))
+
+
+def _part(home: Set, identities: tuple[bytes, ...]) -> Set:
+    """A set with some of its elements alone. An op keeps what it is about, whatever becomes of the set."""
+    return replace(
+        home,
+        elements={one: home.elements[one] for one in identities},
+        fresh={one: home.fresh[one] for one in identities if one in home.fresh},
+        temporary=home.temporary.intersection(identities),
+        refs={one: home.refs[one] for one in identities if one in home.refs},
+    )
 
 
 def _flags(flags: int) -> str:

@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias
 
 from linxd.netlink.wire import WireError, attr_map, attrs, nested, pack_attr, text_of
 from linxd.sources.netfilter.names import (
+    NFT_DYNSET_F_EXPR,
     NFT_FIB_RESULT_OIF,
     NFT_META_IIF,
     NFT_META_OIF,
@@ -23,10 +24,17 @@ from linxd.sources.netfilter.names import (
     NFTA_DATA_VERDICT,
     NFTA_DYNSET_EXPR,
     NFTA_DYNSET_EXPRESSIONS,
+    NFTA_DYNSET_FLAGS,
     NFTA_DYNSET_SET_ID,
     NFTA_DYNSET_SET_NAME,
+    NFTA_DYNSET_TIMEOUT,
     NFTA_EXPR_DATA,
     NFTA_EXPR_NAME,
+    NFTA_EXTHDR_DREG,
+    NFTA_EXTHDR_FLAGS,
+    NFTA_EXTHDR_LEN,
+    NFTA_EXTHDR_OFFSET,
+    NFTA_EXTHDR_SREG,
     NFTA_FIB_F_PRESENT,
     NFTA_FIB_FLAGS,
     NFTA_FIB_RESULT,
@@ -40,6 +48,7 @@ from linxd.sources.netfilter.names import (
     NFTA_OBJREF_IMM_TYPE,
     NFTA_OBJREF_SET_ID,
     NFTA_OBJREF_SET_NAME,
+    NFTA_OSF_FLAGS,
     NFTA_QUOTA_CONSUMED,
     NFTA_QUOTA_FLAGS,
     NFTA_VERDICT_CHAIN,
@@ -60,6 +69,7 @@ class Contents(Protocol):
 
 
 NOTHING: dict[str, bytes] = {}
+_NONE: dict[str, int] = {}
 
 
 @dataclass(slots=True)
@@ -100,31 +110,72 @@ def single(payload: bytes, own: Contents, found: Found) -> bytes:
     return canonical(pack_attr(NFTA_LIST_ELEM, payload), 0, 4 + len(payload), own, found)
 
 
-def rewritten(wire: bytes, sets: Mapping[str, int], chains: Mapping[str, int]) -> bytes:
-    """A rule's expressions with its anonymous sets and chains named by their ids within a transaction."""
+def sendable(wire: bytes, sets: Mapping[str, int] = _NONE, chains: Mapping[str, int] = _NONE) -> bytes:
+    """A rule's expressions as the kernel takes them: not all that it dumps does it accept, and anonymous
+    sets and chains are named by their ids within a transaction."""
+    if not (sets or chains or any(name in wire for name in _MENDED)):
+        return wire
     out: list[bytes] = []
     for _, payload in attrs(wire, 0, len(wire)):
         parts = attr_map(payload, 0, len(payload))
         name = parts.get(NFTA_EXPR_NAME, b"")
         data = parts.get(NFTA_EXPR_DATA, b"")
         places = _SET_NAMES.get(name)
-        if places is not None:
+        if places is not None and sets:
             data = _with_set_id(data, *places, sets)
-        elif name == b"immediate\0":
+        elif name == b"immediate\0" and chains:
             data = _with_chain_id(data, chains)
-        out.append(
-            nested(
-                NFTA_LIST_ELEM,
-                pack_attr(NFTA_EXPR_NAME, name),
-                *([nested(NFTA_EXPR_DATA, data)] if data else []),
-            )
-        )
+        mend = _MENDED.get(name)
+        if mend is not None:
+            data = mend(data)
+        inside = [nested(NFTA_EXPR_DATA, data)] if data else []
+        out.append(nested(NFTA_LIST_ELEM, pack_attr(NFTA_EXPR_NAME, name), *inside))
     return b"".join(out)
 
 
+def _mend_dynset(data: bytes) -> bytes:
+    """nft_dynset_dump tells of a timeout of 0 too, which nft_dynset_init refuses for a set without timeouts,
+    and leaves out the flag that several expressions need."""
+    parts = attrs(data, 0, len(data))
+    several = any(type == NFTA_DYNSET_EXPRESSIONS for type, _ in parts)
+    out = []
+    for type, payload in parts:
+        if type == NFTA_DYNSET_TIMEOUT and payload == bytes(8):
+            continue
+        if type == NFTA_DYNSET_FLAGS and several:
+            payload = _BE32.pack(_BE32.unpack(payload)[0] | NFT_DYNSET_F_EXPR)
+        out.append(pack_attr(type, payload))
+    return b"".join(out)
+
+
+def _mend_exthdr(data: bytes) -> bytes:
+    """nft_exthdr_dump_common tells of fields that setting and stripping an option must not name."""
+    parts = attrs(data, 0, len(data))
+    types = {type for type, _ in parts}
+    if NFTA_EXTHDR_DREG in types:
+        return data
+    unwanted = {NFTA_EXTHDR_FLAGS}
+    if NFTA_EXTHDR_SREG not in types:
+        unwanted |= {NFTA_EXTHDR_OFFSET, NFTA_EXTHDR_LEN}
+    return b"".join(pack_attr(type, payload) for type, payload in parts if type not in unwanted)
+
+
+def _mend_osf(data: bytes) -> bytes:
+    """nft_osf_dump tells of flags 0, which nft_osf_init refuses."""
+    return b"".join(
+        pack_attr(type, payload)
+        for type, payload in attrs(data, 0, len(data))
+        if type != NFTA_OSF_FLAGS or payload != bytes(4)
+    )
+
+
+_MENDED = {b"dynset\0": _mend_dynset, b"exthdr\0": _mend_exthdr, b"osf\0": _mend_osf}
+
+
 def set_pattern(name: str) -> str:
-    """``__set%d`` for ``__set12``: the kernel puts a number of its own there."""
-    return name.rstrip("0123456789") + "%d"
+    """``__set%d`` for ``__set12``: the kernel puts a number of its own there. A meter keeps the name it
+    has."""
+    return name.rstrip("0123456789") + "%d" if name.startswith("__") else name
 
 
 def verdict_chain(payload: bytes) -> str | None:
