@@ -16,6 +16,8 @@ from typing import TypeAlias
 from linxd.patch import Change, Condition, Culprit, Key, Named, Op, State, Verb
 from linxd.source import transient
 
+EAGER = 3
+"""Tries at events, one right after the other, of an object that waits for something."""
 BACKOFF_FIRST = 0.1
 BACKOFF_LAST = 60.0
 """Seconds between two tries of something that fails for the moment: doubling, plus up to a quarter at
@@ -111,9 +113,11 @@ class Gate:
         now = self._clock()
         failure = self._failures.get(op.key)
         if failure is not None and failure.tried is not None and failure.tried == fingerprint(op):
+            eager = False
             if event and failure.condition.state is State.PENDING:
                 self._hurry(op.key, failure)
-            if failure.again is None or now < failure.again:
+                eager = failure.count <= EAGER
+            if not eager and (failure.again is None or now < failure.again):
                 return failure.condition
         fight = self._fight(op.key, now)
         if fight is not None:
