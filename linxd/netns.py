@@ -238,6 +238,16 @@ def enter(fd: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def leave() -> None:
+    """Take the calling thread into a new network namespace, which lives as long as anything is in it. Raises
+    OSError."""
+    if sys.version_info >= (3, 12):
+        os.unshare(_CLONE_NEWNET)
+    elif ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def cookie_of(fd: int | None = None) -> int:
     """SO_NETNS_COOKIE of a namespace, of the calling thread's for None. Raises OSError (before Linux 5.14).
 

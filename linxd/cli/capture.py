@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""`linxctl capture`: the present state of a namespace as a file that declares it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+
+from linxd.cli.once import Trouble, go_to
+from linxd.cli.output import Subparsers, print_json
+from linxd.config import NetnsRef, ScopeConfig
+from linxd.config.model import HOST
+from linxd.config.write import raw_of, write
+from linxd.netlink.errors import NetlinkError
+from linxd.netlink.socket import Requests, open_netlink
+from linxd.netns import leave
+from linxd.sources.rtnl.capture import Defaults, capture, fresh_links
+
+
+def add(commands: Subparsers) -> None:
+    """The command's words."""
+    parser = commands.add_parser(
+        "capture",
+        help="print the present state of a namespace as a file",
+        description=(
+            "Prints what is set in this network namespace, or in another one, as a file that `linxctl"
+            " check` accepts and `linxctl diff` calls as declared. What the kernel makes by itself, and what"
+            " dhcp or router advertisements brought, is left out. Writes nothing."
+        ),
+        epilog="exit codes: 0 done, 2 trouble",
+    )
+    parser.add_argument(
+        "--netns", metavar="NAME", help="a name as `ip netns` knows it, or a path; default: here"
+    )
+    parser.add_argument("--json", action="store_true", help="print for programs, in the shape of the file")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Returns the exit code."""
+    name, ref = HOST, NetnsRef("host")
+    if options.netns is not None:
+        path = options.netns if "/" in options.netns else f"/run/netns/{options.netns}"
+        name, ref = os.path.basename(path), NetnsRef("path", path)
+    namespace = go_to(HOST, ref)
+    namespace.close()
+    try:
+        with Requests(open_netlink()) as requests:
+            rtnl = capture(requests, _defaults())
+    except NetlinkError as error:
+        raise Trouble(f"can't be read: {error}") from None
+    config = ScopeConfig(name, netns=ref, rtnl=rtnl)
+    if options.json:
+        print_json({key: value for key, value in raw_of(config).items() if value})
+    else:
+        print(write(config), end="")
+    return 0
+
+
+def _defaults() -> Defaults:
+    """What new links look like, from a namespace made to see it; where none can be made, nobody knows."""
+    made: list[Requests] = []
+
+    def make() -> None:
+        try:
+            leave()
+            made.append(Requests(open_netlink()))
+        except OSError:
+            pass
+
+    # The thread ends, and its namespace with the socket.
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    return fresh_links(made[0]) if made else lambda kind, required: None

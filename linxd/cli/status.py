@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+"""`linxctl list` and `linxctl status`: how scopes are, by the word that their daemons left. Asks no
+daemon."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from linxd import statedir
+from linxd.cli.once import Trouble
+from linxd.cli.output import Subparsers, print_json
+from linxd.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Paint, table
+from linxd.config import declared_names
+from linxd.log import clean, duration
+
+CONVERGED, OTHERWISE, NOT_RUNNING = 0, 1, 3
+
+_COLOURS = {
+    "converged": GREEN,
+    "degraded": YELLOW,
+    "contended": YELLOW,
+    "paused": YELLOW,
+    "blocked": RED,
+    "dead": RED,
+}
+
+
+def add(commands: Subparsers) -> None:
+    """The commands' words."""
+    listing = commands.add_parser(
+        "list",
+        help="list scopes: those with files, and those that run",
+        description="Lists every scope that has files or a daemon, and how it is.",
+        epilog="exit codes: 0 done",
+    )
+    status = commands.add_parser(
+        "status",
+        help="show how a scope is, what was healed last, what can't be and why",
+        description="Shows how a scope is by the word that its daemon left; it does not look at the kernel.",
+        epilog="exit codes: 0 converged, 1 in another state, 2 trouble, 3 no daemon serves it",
+    )
+    status.add_argument("scope", metavar="SCOPE", nargs="?", help="the scope; default: all that run")
+    for parser in (listing, status):
+        parser.add_argument("--json", action="store_true", help="print for programs")
+        parser.add_argument(
+            "--state-dir", metavar="DIR", help=f"where state is kept (default: {statedir.ROOT})"
+        )
+    listing.set_defaults(run=run_list)
+    status.set_defaults(run=run_status)
+
+
+def _found(base: str) -> dict[str, dict[str, Any]]:
+    """Word of each scope. Of one without a daemon: that it is not running, or that it died unawares."""
+    running = {scope: (pid, cookie) for pid, scope, cookie in statedir.holders(base)}
+    found: dict[str, dict[str, Any]] = {}
+    known = [name for name in statedir.scopes(base) if statedir.ledgers(base, name)]
+    for name in dict.fromkeys((*declared_names(), *known, *running)):
+        word = statedir.read_status(base, name) or {}
+        if name in running:
+            pid, cookie = running[name]
+            if word.get("pid") != pid:
+                word = {"state": "starting"}
+            word = {**word, "pid": pid, "cookie": cookie}
+        else:
+            word = {"state": "-" if word.get("state", "ended") == "ended" else "dead"}
+        found[name] = {"scope": name, "running": name in running, **word}
+    return found
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """Returns the exit code."""
+    found = _found(statedir.root(options.state_dir))
+    if options.json:
+        print_json([found[name] for name in sorted(found)])
+        return 0
+    paint = Paint(sys.stdout)
+    rows = [("SCOPE", "STATE", "OBJECTS", "PID", "NAMESPACE")]
+    shown = [tuple(paint(cell, DIM) for cell in rows[0])]
+    for name in sorted(found):
+        word = found[name]
+        state = str(word["state"])
+        row = (
+            clean(name),
+            clean(state),
+            str(sum(_number(loop.get("objects")) for loop in _loops(word))) if word["running"] else "-",
+            str(word.get("pid", "-")) if word["running"] else "-",
+            clean(str(word.get("netns", "-"))),
+        )
+        rows.append(row)
+        shown.append((paint(row[0], BOLD), paint(row[1], *_colour(state)), *row[2:]))
+    for line in table(rows, paint=shown):
+        print(line)
+    return 0
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """Returns the exit code."""
+    found = _found(statedir.root(options.state_dir))
+    if options.scope is not None:
+        if options.scope not in found:
+            raise Trouble(f"there is no scope {options.scope}: it has no file and no daemon")
+        chosen = [found[options.scope]]
+    else:
+        chosen = [found[name] for name in sorted(found) if found[name]["running"]]
+    if options.json:
+        print_json(chosen if options.scope is None else chosen[0])
+    else:
+        paint = Paint(sys.stdout)
+        for number, word in enumerate(chosen):
+            if number:
+                print()
+            for line in _status(word, paint):
+                print(line)
+        if not chosen:
+            print("no scope is served by a daemon")
+    if not chosen or not all(word["running"] for word in chosen):
+        return NOT_RUNNING
+    return CONVERGED if all(word["state"] == "converged" for word in chosen) else OTHERWISE
+
+
+def _status(word: Mapping[str, Any], paint: Paint) -> Iterator[str]:
+    name, state = clean(str(word["scope"])), str(word["state"])
+    if not word["running"]:
+        died = " (its daemon died)" if state == "dead" else ""
+        yield f"{paint('○', DIM)} {paint(name, BOLD)}: not served by a daemon{died}"
+        yield f"    `linxctl diff {name}` asks the kernel"
+        return
+    since = f" since {_moment(word['since'])}" if "since" in word else ""
+    yield f"{paint('●', *_colour(state))} {paint(name, BOLD)}: {paint(clean(state), *_colour(state))}{since}"
+    facts = [("daemon", f"linxd[{word['pid']}]"), ("namespace", str(word.get("netns", "?")))]
+    if word.get("files"):
+        facts.append(("files", ", ".join(map(str, word["files"]))))
+    for key, value in facts:
+        yield f"    {key + ':':11}{clean(value)}"
+    rows = [_loop(loop) for loop in _loops(word)]
+    if rows:
+        yield from (f"    {line}" for line in table(rows))
+    last = word.get("last_patch")
+    if isinstance(last, dict):
+        ops = _number(last.get("ops"))
+        yield f"    last patch {_moment(last.get('at'))}: {ops} op{'s' if ops != 1 else ''}"
+        yield from (f"        {clean(str(text))}" for text in last.get("text", ()))
+        if ops > len(last.get("text", ())):
+            yield f"        … and {ops - len(last.get('text', ()))} more"
+        if last.get("culprits"):
+            yield f"        caused by {clean(', '.join(map(str, last['culprits'])))}"
+    conditions = [one for one in word.get("conditions", ()) if one.get("state") != "noted"]
+    if conditions:
+        yield "    not as declared:"
+        for one in conditions[:10]:
+            yield f"        {clean(str(one.get('text')))}"
+        if len(conditions) > 10:
+            yield f"        … and {len(conditions) - 10} more"
+
+
+def _loop(loop: Mapping[str, Any]) -> tuple[str, ...]:
+    counts = loop.get("counts", {})
+    bad = ", ".join(f"{count} {state}" for state, count in counts.items() if state not in ("done", "noted"))
+    last, median, _ = (*loop.get("heal_usec", ()), 0, 0, 0)[:3]
+    return (
+        clean(str(loop.get("source"))),
+        clean(str(loop.get("state"))),
+        f"{_number(loop.get('objects'))} objects",
+        f"{_number(loop.get('drifts'))} drifts",
+        f"healed in {duration(_number(last))} (median {duration(_number(median))})" if last else "",
+        clean(str(loop.get("error") or bad)),
+    )
+
+
+def _loops(word: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [loop for loop in word.get("loops", ()) if isinstance(loop, dict)]
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _colour(state: str) -> tuple[str, ...]:
+    return (_COLOURS[state],) if state in _COLOURS else ()
+
+
+def _moment(at: object) -> str:
+    """``12:30:11 (5 min ago)``."""
+    if not isinstance(at, int | float):
+        return "?"
+    ago = max(0, int(time.time() - at))
+    form = "%H:%M:%S" if ago < 86400 else "%Y-%m-%d %H:%M:%S"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if ago >= size:
+            return f"{time.strftime(form, time.localtime(at))} ({ago // size} {unit} ago)"
+    return f"{time.strftime(form, time.localtime(at))} ({ago} s ago)"
