@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import functools
 import inspect
 import itertools
 import os
 import re
 import shutil
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +31,7 @@ from linxd.sources.netfilter.model import Desired, Ruleset
 from linxd.sources.netfilter.source import NetfilterSource
 
 _NUMBER = itertools.count()
+CLONE_NEWNET = 0x40000000
 READS = frozenset((1, 4, 7, 10, 13, 16, 19, 23))
 """nf_tables messages that only ask."""
 
@@ -99,6 +103,22 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+def udp_in(netns_fd: int) -> socket.socket:
+    """A datagram socket in a namespace, opened by a thread that enters it and ends."""
+    opened: list[socket.socket] = []
+
+    def enter() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(netns_fd, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+        opened.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    return opened[0]
+
+
 class Bed:
     """A network namespace of this test's own, with a source that looks after its tables."""
 
@@ -109,7 +129,8 @@ class Bed:
         self.owned: Owned = MemoryLedger()
         self.sent: list[bytes] = []
         self.desired = Desired()
-        self._sockets: list[Requests | Events] = []
+        self._sockets: list[Requests] = []
+        self._watches: list[Watch] = []
         self.source = self.new_source()
 
     def new_source(self, compiler: Compiler | None = None, **options: Any) -> NetfilterSource:
@@ -163,6 +184,17 @@ class Bed:
         """Run ip(8) in the namespace."""
         subprocess.run(["ip", "-n", self.name, *words.split()], check=True)
 
+    def watch(self) -> Watch:
+        """Subscribe to the namespace's events, until the test ends."""
+        self._watches.append(Watch(self))
+        return self._watches[-1]
+
+    def ping(self, address: str, count: int = 3) -> None:
+        """Send datagrams to the discard port of an address within the namespace."""
+        with udp_in(self.fd) as sock:
+            for _ in range(count):
+                sock.sendto(b"x", (address, 9))
+
     def list(self) -> str:
         """The ruleset as nft lists it, without run-time state."""
         return self.nft("-s", "list", "ruleset")
@@ -174,10 +206,34 @@ class Bed:
 
     def remove(self) -> None:
         """End it."""
-        for sock in self._sockets:
-            sock.close()
+        for each in (*self._watches, *self._sockets):
+            each.close()
         os.close(self.fd)
         subprocess.run(["ip", "netns", "del", self.name], check=True)
+
+
+class Watch:
+    """A subscription that can be waited on."""
+
+    def __init__(self, bed: Bed) -> None:
+        self.bed = bed
+        self.hints: list[Hint] = []
+        self._came = asyncio.Event()
+        self._subscription = bed.source.subscribe(self._hint)
+
+    def _hint(self, hint: Hint) -> None:
+        self.hints.append(hint)
+        self._came.set()
+
+    async def heal(self) -> Report:
+        """Wait for hints, and make the pass that they ask for."""
+        await asyncio.wait_for(self._came.wait(), 5)
+        self._came.clear()
+        hints, self.hints = self.hints, []
+        return await self.bed.run(Trigger.EVENT, hints)
+
+    def close(self) -> None:
+        self._subscription.close()
 
 
 @pytest.fixture

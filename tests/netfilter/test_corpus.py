@@ -30,7 +30,10 @@ def expected(bed: Bed, tool: Tool, path: Path) -> str:
     for name in PLACEHOLDERS:
         bed.ip(f"link add {name} type {LINK_KIND}")
     done = subprocess.run(
-        ["ip", "netns", "exec", bed.name, *tool.command, "-f", "-"], input=text, text=True, capture_output=True
+        ["ip", "netns", "exec", bed.name, *tool.command, "-f", "-"],
+        input=text,
+        text=True,
+        capture_output=True,
     )
     if done.returncode:
         needs = re.search(r"^# needs: (.*)", text, re.M)

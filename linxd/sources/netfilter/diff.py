@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from linxd.patch import Change, Key, Op, Verb
+from linxd.sources.netfilter.decode import comment
 from linxd.sources.netfilter.lcs import common
 from linxd.sources.netfilter.names import NFT_SET_EVAL, NFT_TABLE_F_DORMANT, hook_word
 from linxd.sources.netfilter.state import Chain, Flowtable, Ref, Rule, Set, Table
@@ -52,6 +53,10 @@ class Terms:
 
 def table_ops(want: Table, have: Table, terms: Terms) -> list[Op]:
     """Ops that make ``have`` what ``want`` says. Empty when they are equal, run-time state aside."""
+    if want.userdata != have.userdata and (terms.touched.everything or terms.touched.head):
+        # the kernel takes a table's user data when it makes the table, and never again
+        change = Change("comment", comment(have.userdata) or None, comment(want.userdata) or None)
+        return [Op(Verb.RECREATE, TableThing(want), TableThing(have), (change,))]
     return list(_Diff(want, have, terms).ops())
 
 

@@ -30,7 +30,7 @@ class Look:
         self.reads = 0
         """Times that tables were dumped."""
 
-    async def everything(self, wanted: Collection[TableId], checkpoint: Checkpoint) -> None:
+    async def everything(self, wanted: Collection[TableId], checkpoint: Checkpoint) -> bool:
         """Have the mirror hold these tables as they are now. Where its last look still holds, nothing is
         read but the generation. Raises Blocked."""
         mirror = self.mirror
@@ -38,16 +38,17 @@ class Look:
             self._drain()
             if mirror.valid and mirror.exact and mirror.tables.keys() >= set(wanted) & mirror.heads.keys():
                 if self.reader.generation() == mirror.generation:
-                    return
+                    return False
                 self._drain()
                 if mirror.valid and mirror.exact and self.reader.generation() == mirror.generation:
-                    return
+                    return False
             await self._read_all(wanted, checkpoint)
         except NetlinkError as error:
             raise unreadable(error) from None
         except WireError as error:
             mirror.lose()
             raise Blocked(f"nftables: the kernel's answer makes no sense: {error}") from None
+        return True
 
     async def changes(self, checkpoint: Checkpoint) -> bool:
         """Have the mirror hold what it held, with all that has happened since. False: it can't be had

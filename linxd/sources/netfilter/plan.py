@@ -121,10 +121,12 @@ class _Plan:
             self.ops.append(Op(Verb.CREATE, self._whole(want, after), None, after=after))
         elif decision.action is Action.CHANGE:
             assert have is not None
-            if entry is None and not have.marked:
-                change = Change("contents", "another table's", "as declared")
-                whole = self._whole(want, after)
-                self.ops.append(Op(Verb.RECREATE, whole, TableThing(have), (change,), after=after))
+            whole = isinstance(ops[0].want, TableThing) and ops[0].verb is Verb.RECREATE
+            if whole or (entry is None and not have.marked):
+                other = Change("contents", "another table's", "as declared")
+                changes = ops[0].changes if whole else (other,)
+                thing = self._whole(want, after)
+                self.ops.append(Op(Verb.RECREATE, thing, TableThing(have), changes, after=after))
             else:
                 self.ops += [replace(op, after=after) for op in ops]
         elif after is not None and after != entry:

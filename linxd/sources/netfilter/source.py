@@ -192,16 +192,16 @@ class NetfilterSource(Source[Desired, Observed]):
         wanted = await self._wanted.compiled(work)
         mirror, names = self.mirror, wanted.tables.keys()
         devices = {name for table in wanted.tables.values() for name in table.devices if "*" not in name}
-        full = full or not await self._look.changes(work.checkpoint)
-        if full:
+        read = False
+        if full or not await self._look.changes(work.checkpoint):
             if devices:
                 # what hangs on a link may go with it, without a new generation
                 mirror.exact = False
-            await self._look.everything(names, work.checkpoint)
+            read = await self._look.everything(names, work.checkpoint)
         index = self._wanted.index
         absent = frozenset(name for name in devices if not index(name))
         touched: dict[TableId, Touched] | None = dict(mirror.touched)
-        if full and not (mirror.exact and self._compared == (wanted.digest, work.desired)):
+        if read or (full and self._compared != (wanted.digest, work.desired)):
             touched = None
         return Observed(mirror.generation, wanted, mirror.tables, mirror.heads, touched, absent)
 
