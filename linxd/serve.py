@@ -48,6 +48,7 @@ class Served:
         self._notifier = notifier
         self._changed_at = self._since = time.time()
         self._state = ScopeState.STARTING
+        self._told = 0.0
         self._word: asyncio.TimerHandle | None = None
         self._last: dict[str, Any] | None = None
         kernel = Kernel(directory, namespace.cookie, boot_id())
@@ -113,7 +114,8 @@ class Served:
     def _changed(self) -> None:
         """Something may look different: say so soon, and not too often."""
         if self._word is None:
-            self._word = asyncio.get_running_loop().call_later(WORD_EVERY, self._leave_word)
+            wait = max(0.0, self._told + WORD_EVERY - time.monotonic())
+            self._word = asyncio.get_running_loop().call_later(wait, self._leave_word)
 
     def status_line(self) -> str:
         """``converged: 14 objects, last patch 3 ops 2min ago``."""
@@ -133,6 +135,7 @@ class Served:
 
     def _leave_word(self, *, ended: bool = False) -> None:
         self._word = None
+        self._told = time.monotonic()
         scope = self.scope
         if scope.state is not self._state:
             self._state, self._changed_at = scope.state, time.time()
