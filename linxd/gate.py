@@ -107,8 +107,8 @@ class Gate:
     def admit(self, op: Op, *, event: bool = False) -> Condition | None:
         """Whether ``op`` may be tried now: None, or the condition in which its object stays.
 
-        ``event``: the pass follows a kernel event. What an object waited for (pending) may just have come,
-        so its backoff then counts for no more than its first step.
+        ``event``: the pass follows a kernel event. What an object waited for (pending) may just have come:
+        it is tried at once a few times, and its backoff counts for no more than its first step after that.
         """
         now = self._clock()
         failure = self._failures.get(op.key)
