@@ -274,5 +274,6 @@ def counters(bed: Bed) -> dict[str, int]:
     listed = bed.nft("list", "table", "inet", "guarded")
     output = re.search(r"udp dport 9 counter packets (\d+)", listed)
     last = re.search(r'counter packets (\d+) bytes \d+ comment "last"', listed)
-    assert output and last
+    assert output
+    assert last
     return {"output": int(output[1]), "last": int(last[1])}

@@ -23,6 +23,7 @@ PR_SET_PDEATHSIG, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 47, 2
 CAP_NET_ADMIN = 12
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 CAPABILITY_VERSION_3 = 0x20080522
+OUTPUT = 64 << 20
 
 
 def main() -> int:
@@ -89,12 +90,15 @@ def _become(libc: ctypes.CDLL, words: list[str], streams: list[int], memory: int
     """Turn into the command. Never returns."""
     try:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # which Python has set aside for itself
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (256 << 20, 256 << 20))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT, OUTPUT))
         os.execvp(words[0], words)
     except OSError as error:
         os.write(2, f"{words[0]}: {error.strerror}\n".encode())

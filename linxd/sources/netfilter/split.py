@@ -119,7 +119,7 @@ class _Items:
                 self.whole = True
 
     def _chain(self, top: Statement, part: Statement) -> None:
-        frame = (*_frame(self.text, top), *_frame(self.text, part))
+        frame = (*_table(self.text, top), *_frame(self.text, part))
         for one in part.body or ():
             if one.words and one.words[0] in HEADS | {"define", "redefine"}:
                 continue
@@ -134,7 +134,7 @@ class _Items:
         for one in part.body or ():
             if one.words[:1] != ("elements",):
                 continue
-            frame: list[Span] = [*_frame(text, top), *_frame(text, part), *heads]
+            frame: list[Span] = [*_table(text, top), *_frame(text, part), *heads]
             outer = one
             hides: tuple[Span, ...] = ()
             if not _braces(text, one):
@@ -148,6 +148,9 @@ class _Items:
             opens, closes = braces[0], braces[-1]
             begin, end = _span(text, outer)
             frame += [(begin, text.tokens[opens].end), (text.tokens[closes].at, end)]
+            if any(text.tokens[at].text == "*" for at in range(opens, closes)):
+                # nft 1.0.6 crashes when it adds elements to an interval set that has a catch-all one
+                continue
             self.elements += _list_items(text, opens, closes, tuple(frame), hides)
             self.later.append(_span(text, one))
 
@@ -182,6 +185,12 @@ def _list_items(
 def _definitions(text: Outline) -> set[Span]:
     """What a variable stands for has to be known in every text."""
     return {_span(text, one) for one in text.walk() if one.words[:1] in (("define",), ("redefine",))}
+
+
+def _table(text: Outline, top: Statement) -> tuple[Span, ...]:
+    """A table's frame, with its flags: to name it without them takes them away."""
+    flags = (one for one in top.body or () if one.words[:1] == ("flags",))
+    return (*_frame(text, top), *(_span(text, one) for one in flags))
 
 
 def _frame(text: Outline, statement: Statement) -> tuple[Span, Span]:
