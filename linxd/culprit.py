@@ -21,6 +21,8 @@ PID_MAX = 1 << 22
 NEWEST = 24
 """How many of the newest processes a glimpse looks at for one that came to be just now in a container."""
 
+_SETTLED_AFTER, _SETTLED_FOR, _SETTLED_MOST = 10.0, 1.0, 64
+"""A process of that age, in seconds, is taken for the one that it was so many seconds ago."""
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]+")
 _CAP_NET_ADMIN = 1 << 12
 _PF_KTHREAD = 0x00200000
@@ -33,8 +35,8 @@ class Process:
     """A process at one moment.
 
     ``nspid``: its pid in each pid namespace from ours down to its own. ``started``: seconds of
-    CLOCK_BOOTTIME. ``netns`` names its network namespace as `netns_of` does, None when it has left it (a
-    process that ends). ``cgroups`` as `cgroup_paths`.
+    CLOCK_BOOTTIME, 0.0 of one that ended before that could be read. ``netns`` names its network namespace as
+    `netns_of` does, None when it has left it (a process that ends). ``cgroups`` as `cgroup_paths`.
     """
 
     pid: int
@@ -87,6 +89,7 @@ class Identifier:
         self._proc = proc
         self._ours = ours
         self._cgroup = cgroup
+        self._settled: dict[int, Glimpse] = {}
         self._netns = netns_of(f"{proc}/thread-self")
         self._init_pidns = _pid_namespace(f"{proc}/self") == _PROC_PID_INIT_INO
 
@@ -103,8 +106,17 @@ class Identifier:
         moment = time.clock_gettime(time.CLOCK_BOOTTIME)
         if read_at is not None:
             moment -= time.monotonic() - read_at
+        known = self._settled.get(portid)
+        if known is not None and moment - known.read_at < _SETTLED_FOR:
+            return known
         process = self._look(portid, portid, moment) or self._newest(portid, moment)
-        return Glimpse(portid, process=process, read_at=moment, socket=self._socket(portid))
+        glimpse = Glimpse(portid, process=process, read_at=moment, socket=self._socket(portid))
+        if process is not None and moment - process.started > _SETTLED_AFTER and process.started:
+            # A daemon that writes all the time need not be looked at each time.
+            if len(self._settled) >= _SETTLED_MOST:
+                self._settled.clear()
+            self._settled[portid] = glimpse
+        return glimpse
 
     def confirm(self, glimpses: Iterable[Glimpse]) -> list[Culprit]:
         """What is certain about each, in order: one walk over /proc for all, some 15 µs a process.
@@ -120,7 +132,7 @@ class Identifier:
         if any(wanted):
             for name in os.listdir(self._proc):
                 if name.isdigit() and (innermost := self._innermost(name)) in wanted:
-                    process = self._process(int(name), netns_of(f"{self._proc}/{name}"))
+                    process = self._process(int(name))
                     if process is not None and process.innermost == innermost:
                         alive[innermost].append(process)
         return [self._judge(glimpse, alive[glimpse.pid]) for glimpse in glimpses]
@@ -167,12 +179,8 @@ class Identifier:
         )
 
     def _look(self, pid: int, portid: int, moment: float) -> Process | None:
-        """The process if it may be the writer. What rules out most comes first, in the fewest system
-        calls."""
-        netns = netns_of(f"{self._proc}/{pid}")
-        if netns not in (None, self._netns):
-            return None
-        process = self._process(pid, netns)
+        """The process if it may be the writer."""
+        process = self._process(pid, here=True)
         return process if process is not None and self._may_be(process, portid, moment) else None
 
     def _newest(self, portid: int, moment: float) -> Process | None:
@@ -182,6 +190,9 @@ class Identifier:
         except (OSError, ValueError, IndexError):
             return None
         for pid in range(last, max(0, last - NEWEST), -1):
+            # What rules out most comes first, in a single system call.
+            if netns_of(f"{self._proc}/{pid}") not in (None, self._netns):
+                continue
             process = self._look(pid, portid, moment)
             if process is not None and len(process.nspid) > 1:
                 return process
@@ -205,7 +216,7 @@ class Identifier:
             return None
         name = sanitised(comm)
         # In a pid namespace of our own that number is not one of our /proc's.
-        process = self._process(pid, None) if self._init_pidns else None
+        process = self._process(pid) if self._init_pidns else None
         unit = process.unit if process is not None and process.comm == name else None
         return Culprit(pid, name, unit, confirmed=True)
 
@@ -220,34 +231,45 @@ class Identifier:
         except (OSError, ValueError, IndexError):
             return 0
 
-    def _process(self, pid: int, netns: int | None) -> Process | None:
-        """All there is to know of a process; None if it is gone before everything was read."""
+    def _process(self, pid: int, *, here: bool = False) -> Process | None:
+        """What there is to know of a process; None if it is gone before enough was read, or, for ``here``,
+        is in another network namespace.
+
+        The order matters: what the last reads tell of one that ends meanwhile can be done without.
+        """
         base = f"{self._proc}/{pid}"
         try:
-            stat = _read(f"{base}/stat")
             status = _read(f"{base}/status")
         except OSError:
             return None
-        cgroup = b""
+        netns = netns_of(base)
+        if here and netns not in (None, self._netns):
+            return None
+        cgroup = stat = b""
         with contextlib.suppress(OSError):
             cgroup = _read(f"{base}/cgroup")
+            stat = _read(f"{base}/stat")
         try:
-            # The command may hold anything, parentheses too (proc_pid_stat(5)).
-            end = stat.rindex(b")")
-            fields = stat[end + 2 :].split()
             lines = dict(line.split(b":\t", 1) for line in status.splitlines() if b":\t" in line)
+            # After the command, which may hold anything, parentheses too (proc_pid_stat(5)).
+            fields = stat[stat.rindex(b")") + 2 :].split() if stat else []
             return Process(
                 pid=pid,
                 nspid=tuple(map(int, lines[b"NStgid"].split())),
-                comm=sanitised(stat[stat.index(b"(") + 1 : end]),
-                started=int(fields[19]) * _TICK,
-                kernel=bool(int(fields[6]) & _PF_KTHREAD),
+                comm=sanitised(_unescaped(lines[b"Name"])),
+                started=int(fields[19]) * _TICK if fields else 0.0,
+                kernel=bool(fields and int(fields[6]) & _PF_KTHREAD),
                 net_admin=bool(int(lines[b"CapEff"], 16) & _CAP_NET_ADMIN),
                 netns=netns,
                 cgroups=cgroup_paths(cgroup),
             )
         except (ValueError, LookupError):
             return None
+
+
+def _unescaped(name: bytes) -> bytes:
+    """A command as it is, from its form in /proc/PID/status (fs/proc/array.c proc_task_name)."""
+    return name.replace(b"\\n", b"\n").replace(b"\\\\", b"\\") if b"\\" in name else name
 
 
 def netns_of(base: str) -> int | None:

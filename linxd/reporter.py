@@ -34,7 +34,7 @@ class Reporter:
         identifier: Identifier | None = None,
         *,
         limit: Limit | None = None,
-        done: Callable[[str, Report], None] = lambda source, report: None,
+        done: Callable[[str, Report, str], None] = lambda source, report, text: None,
     ) -> None:
         self._sink = sink
         self._identifier = identifier
@@ -96,7 +96,7 @@ class Reporter:
                 entries = await asyncio.to_thread(lambda: list(narrator.report(report)))
             for entry in entries:
                 self._pass_on(entry)
-            self._done(source, report)
+            self._done(source, report, entries[0].text if entries else "")
         else:
             for line in item:
                 self._pass_on(narrator.summary(line))

@@ -99,15 +99,14 @@ class Served:
                 self._notifier.send(WATCHDOG="1")
             await asyncio.sleep(limit / 4)
 
-    def _patched(self, source: str, report: Report) -> None:
+    def _patched(self, source: str, report: Report, text: str) -> None:
         if report.applied:
             self._last = {
                 "source": source,
                 "trigger": str(report.trigger),
                 "ops": len(report.applied),
                 "at": time.time(),
-                "text": [op.describe() for op in report.applied[:3]],
-                "culprits": list(dict.fromkeys(one.words() for one in report.culprits.values()))[:3],
+                "text": text.partition(": ")[2],
             }
             self._changed()
 

@@ -141,13 +141,8 @@ def _status(word: Mapping[str, Any], paint: Paint) -> Iterator[str]:
         yield from (f"    {line}" for line in table(rows))
     last = word.get("last_patch")
     if isinstance(last, dict):
-        ops = _number(last.get("ops"))
-        yield f"    last patch {_moment(last.get('at'))}: {ops} op{'s' if ops != 1 else ''}"
-        yield from (f"        {clean(str(text))}" for text in last.get("text", ()))
-        if ops > len(last.get("text", ())):
-            yield f"        … and {ops - len(last.get('text', ()))} more"
-        if last.get("culprits"):
-            yield f"        caused by {clean(', '.join(map(str, last['culprits'])))}"
+        yield f"    last patch {_moment(last.get('at'))}"
+        yield f"        {clean(str(last.get('source')))}: {clean(str(last.get('text')))}"
     conditions = [one for one in word.get("conditions", ()) if one.get("state") != "noted"]
     if conditions:
         yield "    not as declared:"
@@ -164,8 +159,8 @@ def _loop(loop: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         clean(str(loop.get("source"))),
         clean(str(loop.get("state"))),
-        f"{_number(loop.get('objects'))} objects",
-        f"{_number(loop.get('drifts'))} drifts",
+        _count(loop.get("objects"), "object"),
+        _count(loop.get("drifts"), "drift"),
         f"healed in {duration(_number(last))} (median {duration(_number(median))})" if last else "",
         clean(str(loop.get("error") or bad)),
     )
@@ -173,6 +168,11 @@ def _loop(loop: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _loops(word: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [loop for loop in word.get("loops", ()) if isinstance(loop, dict)]
+
+
+def _count(value: object, noun: str) -> str:
+    number = _number(value)
+    return f"{number} {noun if number == 1 else noun + 's'}"
 
 
 def _number(value: object) -> int:

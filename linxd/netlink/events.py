@@ -27,6 +27,7 @@ from linxd.netlink.wire import (
 _SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
 _DATAGRAM = 1 << 16
+_HEADER = 16
 _SOCK_FILTER = struct.Struct("=HBBI")
 _SOCK_FPROG = struct.Struct("@HP")
 
@@ -86,6 +87,21 @@ class Events:
         option = _SOCK_FPROG.pack(len(program), code.buffer_info()[0])
         # the kernel copies it, so that it need not live on
         self.sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
+
+    def peek(self) -> int:
+        """The port id behind the next event, which stays to be read; 0 where there is none, or nobody's.
+
+        Who caused it may be gone within a fraction of a millisecond. Raises Overrun, OSError, as `read`.
+        """
+        try:
+            head = self.sock.recv(_HEADER, socket.MSG_PEEK)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                raise Overrun("events came faster than they were read") from None
+            raise
+        return int.from_bytes(head[12:16], sys.byteorder)
 
     def read(self, limit: int = 256) -> list[Message]:
         """What has come, from at most ``limit`` datagrams; empty when there is nothing.

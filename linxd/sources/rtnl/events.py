@@ -79,6 +79,10 @@ class EventReader:
         hints: dict[Key, Hint] = {}
         seen = 0
         try:
+            # Before anything else: a short-lived writer is about to end.
+            writer = self._events.peek()
+            if writer and writer != self._source.requests.portid:
+                culprits[writer] = self._identify(writer)
             while seen < MOST:
                 messages = self._events.read()
                 if not messages:
