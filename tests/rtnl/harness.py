@@ -22,7 +22,7 @@ from linxd.ledger import MemoryLedger
 from linxd.loop import Loop
 from linxd.netlink import wire
 from linxd.netlink.socket import Events, Requests, open_netlink
-from linxd.patch import Report, State, Trigger
+from linxd.patch import Patch, Report, State, Trigger
 from linxd.source import Pass
 from linxd.sources.rtnl.events import GROUPS
 from linxd.sources.rtnl.model import Desired
@@ -181,6 +181,25 @@ class World:
                 last = self.reports[-4:]
                 said = [f"{r.trigger}: {[o.describe() for o in r.drifted]} {r.conditions}" for r in last]
                 raise AssertionError(f"not within {seconds} s: {what or holds}; reports: {said}") from None
+
+    async def plan(self) -> Patch:
+        """What a look at everything would do now, through a second socket and without doing it."""
+        requests = Requests(open_netlink(netns_fd=self.fd))
+        with requests:
+            other = RtnlSource(requests, lambda: Events(open_netlink(netns_fd=self.fd), GROUPS))
+            work: Pass[Desired] = Pass(self.desired, self.ledger, write=False)
+            return other.diff(await other.observe(work), self.desired, self.ledger)
+
+    def forgive(self) -> None:
+        """Start counting heals anew: drifts that a test causes are no fight."""
+        assert self.loop is not None
+        self.loop._gate.declared()
+
+    async def sysctl(self, key: str, value: int) -> None:
+        """Set a sysctl in the namespace from outside."""
+        command = ["ip", "netns", "exec", self.netns, "sysctl", "-qw", f"{key}={value}"]
+        process = await asyncio.create_subprocess_exec(*command)
+        assert await process.wait() == 0
 
     async def sabotage(self, *commands: str) -> None:
         """Run ip commands without stopping the event loop."""

@@ -19,7 +19,7 @@ from linxd.source import Owned, Pass, transient
 from linxd.sources.rtnl import links
 from linxd.sources.rtnl.diff import View
 from linxd.sources.rtnl.kind import ABSENT_ALREADY, IFF_UP, Have, Kind, Message
-from linxd.sources.rtnl.model import Desired, Link, Route
+from linxd.sources.rtnl.model import Address, Desired, Link, Route
 from linxd.sources.rtnl.reader import Reader
 
 SLICE = 400
@@ -244,14 +244,33 @@ def _first_error(
 def refusal(op: Op, error: NetlinkError) -> Condition:
     """The condition of an object whose op the kernel refused, in words that say what would help."""
     words = error.text or os.strerror(error.errno)
-    state = State.FAILED
+    wait = _waits_for(op, error)
+    if wait:
+        text = f"needs {wait} ({words})"
+        return Condition(op.key, op.name, State.PENDING, text, error.errno, transient=True)
     text = f"{op.verb}: {words}"
+    return Condition(op.key, op.name, State.FAILED, text, error.errno, transient=transient(error.errno))
+
+
+def _waits_for(op: Op, error: NetlinkError) -> str:
+    """What the object lacks, "" when the request itself is what the kernel won't have.
+
+    The kernel uses one errno for both (EINVAL for a source address that is not there, say), and its extended
+    ack tells which: net/ipv4/fib_semantics.c, net/ipv6/route.c, net/ipv6/addrconf.c, net/core/neighbour.c.
+    """
     want = op.want
-    if isinstance(want, Route) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-        via = want.via or ", ".join(hop.via for hop in want.nexthops if hop.via)
-        state, text = State.PENDING, f"needs a way to its gateway {via} ({words})"
-    elif error.errno == errno.ENETDOWN:
-        state, text = State.PENDING, f"needs its link up ({words})"
-    elif error.errno == errno.ENODEV and op.verb is not Verb.DELETE:
-        state, text = State.PENDING, f"needs its link, which went away ({words})"
-    return Condition(op.key, op.name, state, text, error.errno, transient=transient(error.errno))
+    if want is None:
+        return ""
+    text = error.text.lower()
+    if isinstance(want, Route):
+        if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH) and (want.via or want.nexthops):
+            via = want.via or ", ".join(hop.via for hop in want.nexthops if hop.via)
+            return f"a way to its gateway {via}"
+        if want.prefsrc and ("prefsrc" in text or "source address" in text):
+            return f"its source address {want.prefsrc}"
+    if "ipv6 is disabled" in text or (isinstance(want, Address) and error.errno == errno.EACCES):
+        # Switched on again, the kernel says so by an address of its own.
+        return "IPv6 on its link, where it is switched off"
+    if error.errno == errno.ENETDOWN or "not up" in text:
+        return "its link up"
+    return "its link, which went away" if error.errno == errno.ENODEV else ""
