@@ -132,7 +132,7 @@ class Identifier:
         if any(wanted):
             for name in os.listdir(self._proc):
                 if name.isdigit() and (innermost := self._innermost(name)) in wanted:
-                    process = self._process(int(name))
+                    process = self._process(int(name), netns_of(f"{self._proc}/{name}"))
                     if process is not None and process.innermost == innermost:
                         alive[innermost].append(process)
         return [self._judge(glimpse, alive[glimpse.pid]) for glimpse in glimpses]
@@ -179,8 +179,11 @@ class Identifier:
         )
 
     def _look(self, pid: int, portid: int, moment: float) -> Process | None:
-        """The process if it may be the writer."""
-        process = self._process(pid, here=True)
+        """The process if it may be the writer. What rules out most comes first, in a single system call."""
+        netns = netns_of(f"{self._proc}/{pid}")
+        if netns not in (None, self._netns):
+            return None
+        process = self._process(pid, netns)
         return process if process is not None and self._may_be(process, portid, moment) else None
 
     def _newest(self, portid: int, moment: float) -> Process | None:
@@ -190,9 +193,6 @@ class Identifier:
         except (OSError, ValueError, IndexError):
             return None
         for pid in range(last, max(0, last - NEWEST), -1):
-            # What rules out most comes first, in a single system call.
-            if netns_of(f"{self._proc}/{pid}") not in (None, self._netns):
-                continue
             process = self._look(pid, portid, moment)
             if process is not None and len(process.nspid) > 1:
                 return process
@@ -216,7 +216,7 @@ class Identifier:
             return None
         name = sanitised(comm)
         # In a pid namespace of our own that number is not one of our /proc's.
-        process = self._process(pid) if self._init_pidns else None
+        process = self._process(pid, None) if self._init_pidns else None
         unit = process.unit if process is not None and process.comm == name else None
         return Culprit(pid, name, unit, confirmed=True)
 
@@ -231,9 +231,9 @@ class Identifier:
         except (OSError, ValueError, IndexError):
             return 0
 
-    def _process(self, pid: int, *, here: bool = False) -> Process | None:
-        """What there is to know of a process; None if it is gone before enough was read, or, for ``here``,
-        is in another network namespace.
+    def _process(self, pid: int, netns: int | None) -> Process | None:
+        """What there is to know of a process in a network namespace; None if it is gone before enough was
+        read.
 
         The order matters: what the last reads tell of one that ends meanwhile can be done without.
         """
@@ -241,9 +241,6 @@ class Identifier:
         try:
             status = _read(f"{base}/status")
         except OSError:
-            return None
-        netns = netns_of(base)
-        if here and netns not in (None, self._netns):
             return None
         cgroup = stat = b""
         with contextlib.suppress(OSError):

@@ -59,6 +59,8 @@ class Narrator:
         self._prefix = f"{scope}/{source}: "
         self._fields: dict[str, str | tuple[str, ...]] = {"LINX_SCOPE": scope, "LINX_SOURCE": source}
         self._standing: dict[Key, tuple[State, str, int]] = {}
+        self._lost: set[Key] = set()
+        """Objects that were as declared and are not now: to be restored, not created."""
 
     @property
     def standing(self) -> bool:
@@ -71,6 +73,8 @@ class Narrator:
         """The entries of one pass; none for one that did nothing and failed at nothing new."""
         if report.applied:
             yield from self._patch(report)
+        if report.trigger not in _NEW and len(report.drifted) > len(report.applied):
+            self._lost.update(op.key for op in report.drifted if op.key not in self._standing)
         changed = self._changed(report)
         if changed:
             yield self._failures(report, changed)
@@ -113,7 +117,7 @@ class Narrator:
 
     def _did(self, op: Op, report: Report) -> str:
         """The word for what was done."""
-        new = report.trigger in (Trigger.START, Trigger.CONFIG) or self._waited(op.key)
+        new = report.trigger in _NEW or self._waited(op.key)
         match op.verb:
             case Verb.CREATE:
                 return "created" if new else "restored"
@@ -126,11 +130,9 @@ class Narrator:
 
     def _waited(self, key: Key) -> bool:
         """Whether the object was not as declared before, for a reason that has been said."""
-        return key in self._standing and self._standing[key][0] in (
-            State.PENDING,
-            State.FAILED,
-            State.CONFLICT,
-        )
+        if key in self._lost or key not in self._standing:
+            return False
+        return self._standing[key][0] in _BAD
 
     # -- failures -------------------------------------------------------------------------------------------
 
@@ -150,6 +152,7 @@ class Narrator:
                 changed.append(condition)
             standing[condition.key] = form
         self._standing = standing
+        self._lost &= standing.keys()
         return changed
 
     def _failures(self, report: Report, changed: Sequence[Condition]) -> Entry:
@@ -188,6 +191,8 @@ class Narrator:
 # -- words
 # ----------------------------------------------------------------------------------------------------
 
+_NEW = (Trigger.START, Trigger.CONFIG)
+_BAD = (State.PENDING, State.FAILED, State.CONFLICT)
 _SEVERITY = {
     State.FAILED: WARNING,
     State.CONFLICT: WARNING,

@@ -169,6 +169,15 @@ def test_what_waited_was_not_restored_but_created() -> None:
     assert "created address" in entry.text
 
 
+def test_what_was_there_and_had_to_wait_is_restored_in_the_end() -> None:
+    narrator = Narrator("c1", "rtnl")
+    lost = op(Verb.CREATE)
+    waits = failed("needs a way to its gateway", State.PENDING)
+    list(narrator.report(Report(Trigger.EVENT, (lost,), (), (waits,), complete=False)))
+    (entry,) = narrator.report(Report(Trigger.EVENT, (lost,), (lost,), usec=1, complete=False))
+    assert "restored address" in entry.text
+
+
 def test_a_fight_is_not_told_with_every_blow() -> None:
     narrator = Narrator("c1", "rtnl")
     assert len(list(narrator.report(report(failed("healed 5 times", State.CONTENDED, 0))))) == 1
