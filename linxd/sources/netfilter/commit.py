@@ -23,14 +23,14 @@ from linxd.sources.netfilter.batch import Batch, batch_of
 from linxd.sources.netfilter.decode import Own, rule
 from linxd.sources.netfilter.mirror import Mirror, following
 from linxd.sources.netfilter.state import Chain, Rule, Table
-from linxd.sources.netfilter.things import ChainThing, ElementsThing, RuleThing, TableThing
+from linxd.sources.netfilter.things import ChainThing, ElementsThing, RuleThing, SetThing, TableThing
 
 ECHOED = 256
 """Messages of a transaction up to which the kernel tells what it made of them. Beyond, the tables are read
 again."""
-INLINE = 512
-"""Messages up to which a transaction, which the kernel carries out before send(2) returns, takes well below
-10 ms."""
+SMALL = 200
+"""Rules and elements up to which a transaction, which the kernel carries out before send(2) returns, takes a
+few milliseconds."""
 
 
 class Fate(enum.Enum):
@@ -61,15 +61,12 @@ async def commit(requests: Requests, generation: int, ops: Sequence[Op]) -> Outc
 
     A large one is sent from a thread, so that the event loop goes on.
     """
-    work = batch_of(ops)
-    echo = len(work.messages) <= ECHOED
-    echoes: list[tuple[int, Message]] = []
-    messages = batch(generation, work.messages, echo=echo)
+    large = len(ops) > SMALL or any(_large(op) for op in ops)
     try:
-        if len(messages) <= INLINE and sum(len(payload) for _, _, payload in messages) < 1 << 16:
-            results = requests.transact(messages, echoes=echoes)
+        if large:
+            work, results, echoes = await asyncio.to_thread(_send, requests, generation, ops)
         else:
-            results = await asyncio.to_thread(requests.transact, messages, echoes=echoes)
+            work, results, echoes = _send(requests, generation, ops)
     except NetlinkError as error:
         if error.errno in (errno.ENOBUFS, errno.ETIMEDOUT):
             return Outcome(Fate.LOST)
@@ -80,10 +77,31 @@ async def commit(requests: Requests, generation: int, ops: Sequence[Op]) -> Outc
     if refusals:
         lost = any(error.errno == errno.ENOBUFS for _, error in refusals)
         return Outcome(Fate.LOST) if lost else Outcome(Fate.REFUSED, refusals)
-    if not echo:
+    if echoes is None:
         return Outcome(Fate.DONE)
     handles, unsure = _made(work, ops, echoes)
     return Outcome(Fate.DONE, [], handles, unsure, echoed=True)
+
+
+_Sent = tuple[Batch, list[NetlinkError | None], "list[tuple[int, Message]] | None"]
+
+
+def _send(requests: Requests, generation: int, ops: Sequence[Op]) -> _Sent:
+    work = batch_of(ops)
+    echoes: list[tuple[int, Message]] | None = [] if len(work.messages) <= ECHOED else None
+    messages = batch(generation, work.messages, echo=echoes is not None)
+    return work, requests.transact(messages, echoes=echoes), echoes
+
+
+def _large(op: Op) -> bool:
+    thing = op.want
+    if isinstance(thing, TableThing):
+        return thing.table.size > SMALL
+    if isinstance(thing, ChainThing):
+        return len(thing.chain.rules) > SMALL
+    if isinstance(thing, SetThing):
+        return len(thing.set.elements) > SMALL
+    return isinstance(thing, ElementsThing) and len(thing.identities) > SMALL
 
 
 def _refusals(

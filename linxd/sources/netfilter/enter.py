@@ -91,8 +91,8 @@ def _become(libc: ctypes.CDLL, words: list[str], streams: list[int], memory: int
     try:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         # which Python has set aside for itself
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(ignored, signal.SIG_DFL)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

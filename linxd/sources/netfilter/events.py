@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -18,13 +19,14 @@ from linxd.netlink.nft import NFGEN_HDRLEN, SUBSYSTEM, read_generation
 from linxd.netlink.wire import (
     IFLA_IFNAME,
     NFNLGRP_NFTABLES,
+    NLA_HDRLEN,
+    NLA_TYPE_MASK,
     RTM_DELLINK,
     RTM_NEWLINK,
     RTNLGRP_LINK,
     Message,
     WireError,
     attr_map,
-    attrs,
     text_of,
 )
 from linxd.patch import Culprit
@@ -36,9 +38,12 @@ from linxd.sources.netfilter.things import table_key
 
 GROUPS = (NFNLGRP_NFTABLES,)
 LINK_GROUPS = (RTNLGRP_LINK,)
-MOST_BYTES = 8 << 20
-"""Of one transaction. Beyond, reading the tables again is cheaper than following it."""
+MOST = 2000
+"""Messages of one transaction about one table. Beyond, reading the table again is better than following."""
+_AT_ONCE = 16
+"""Datagrams read in one turn of the event loop, of up to some 40 messages each."""
 _IFINFO = 16
+_NLA = struct.Struct("=HH")
 
 Identify = Callable[[int, str], Culprit | None]
 """Names the process behind a pid in the host's numbering, at once; its name as the kernel tells it."""
@@ -83,11 +88,9 @@ class EventReader:
         self._source = source
         self._notify = notify
         self._identify = identify
-        self._kept: list[tuple[int, bytes]] = []
-        self._tables: set[TableId] = set()
-        self._size = 0
+        self._kept: dict[TableId, list[tuple[int, bytes]]] = {}
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(events.fileno(), self.drain)
+        self._loop.add_reader(events.fileno(), self.read)
         if links is not None:
             self._loop.add_reader(links.fileno(), self._read_links)
 
@@ -99,57 +102,51 @@ class EventReader:
                     self._loop.remove_reader(each.fileno())
                 each.close()
 
-    def drain(self) -> None:
-        """Read what has come. Also called before a look, so that it begins with the latest."""
+    def read(self) -> bool:
+        """Read some of what has come. Called when there is something, and before a look, so that it begins
+        with the latest. False: there was nothing."""
         now = time.monotonic()
         try:
-            for _ in range(64):
-                messages = self._events.read()
-                if not messages:
-                    return
-                for message in messages:
-                    self._take(message, now)
+            messages = self._events.read(_AT_ONCE)
+            for message in messages:
+                self._take(message, now)
         except (Overrun, WireError):
             self._kept.clear()
-            self._tables.clear()
-            self._size = 0
             self._source.overrun()
             self._notify(Hint(None, at=now))
+            return True
         except OSError:
             self._source.overrun()
             self._notify(Hint(None, at=now, broken=True))
+            return False
+        return bool(messages)
 
     def _take(self, message: Message, now: float) -> None:
         if message.type == n.NEWGEN:
             self._end(message, now)
             return
-        if message.type >> 8 != SUBSYSTEM >> 8:
+        # our own writes are known already
+        if message.type >> 8 != SUBSYSTEM >> 8 or message.pid == self._source.portid:
             return
         where = _place(message)
         if where is None:
             return
-        self._tables.add(where)
-        if message.pid == self._source.portid:
-            return
+        kept = self._kept.setdefault(where, [])
         whole = message.type in (n.NEWTABLE, n.DELTABLE)
-        if (whole or self._source.matters(where)) and self._size <= MOST_BYTES:
-            payload = message.buf[message.start : message.end]
-            self._size += len(payload)
-            self._kept.append((message.type, payload))
+        if whole or (len(kept) <= MOST and self._source.matters(where)):
+            kept.append((message.type, message.buf[message.start : message.end]))
 
     def _end(self, message: Message, now: float) -> None:
-        made = read_generation(message)
         source = self._source
-        kept, tables, size = self._kept, frozenset(self._tables), self._size
-        self._kept, self._tables, self._size = [], set(), 0
+        kept, self._kept = self._kept, {}
         if message.pid == source.portid:
-            # our own commit: known already, and no news
             return
-        told = [where for where in tables if source.wants_to_know(where)]
+        made = read_generation(message)
+        told = [where for where in kept if source.wants_to_know(where)]
         culprit = self._identify(made.pid, made.comm) if told and made.pid else None
-        if size > MOST_BYTES:
-            source.overrun()
-        source.happened(Transaction(made.id, tables, kept, culprit, at=now))
+        many = frozenset(where for where, messages in kept.items() if len(messages) > MOST)
+        messages = [each for where, some in kept.items() if where not in many for each in some]
+        source.happened(Transaction(made.id, frozenset(kept), messages, many, culprit))
         for where in told:
             self._notify(Hint(table_key(where), seen=made.id, culprit=culprit, at=now))
 
@@ -172,7 +169,10 @@ class EventReader:
 
 def _place(message: Message) -> TableId | None:
     """The table that a message is about: its first attribute names it in every kind."""
-    for type, payload in attrs(message.buf, message.start + NFGEN_HDRLEN, message.end):
-        if type == 1:
-            return (message.buf[message.start], text_of(payload))
-    return None
+    buf, at = message.buf, message.start + NFGEN_HDRLEN
+    if at + NLA_HDRLEN > message.end:
+        return None
+    size, type = _NLA.unpack_from(buf, at)
+    if type & NLA_TYPE_MASK != 1 or at + size > message.end:
+        raise WireError(f"a message of {message.end - message.start} bytes does not name its table first")
+    return (buf[message.start], text_of(buf[at + NLA_HDRLEN : at + size]))

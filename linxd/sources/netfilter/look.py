@@ -13,7 +13,7 @@ from linxd.netlink.errors import NetlinkError
 from linxd.netlink.wire import WireError
 from linxd.source import Blocked
 from linxd.sources.netfilter.mirror import Mirror
-from linxd.sources.netfilter.reader import Checkpoint, Moved, Reader
+from linxd.sources.netfilter.reader import Checkpoint, Moved, Pace, Reader
 from linxd.sources.netfilter.state import TableId
 
 ATTEMPTS = 64
@@ -21,9 +21,10 @@ ATTEMPTS = 64
 
 
 class Look:
-    """Keeps a mirror up to date. ``drain`` takes in events that have come."""
+    """Keeps a mirror up to date. ``drain`` takes in some of the events that have come; False: there are
+    none."""
 
-    def __init__(self, reader: Reader, mirror: Mirror, drain: Callable[[], None]) -> None:
+    def __init__(self, reader: Reader, mirror: Mirror, drain: Callable[[], bool]) -> None:
         self.reader = reader
         self.mirror = mirror
         self._drain = drain
@@ -35,11 +36,11 @@ class Look:
         read but the generation. Raises Blocked."""
         mirror = self.mirror
         try:
-            self._drain()
+            await self._catch_up(checkpoint)
             if mirror.valid and mirror.exact and mirror.tables.keys() >= set(wanted) & mirror.heads.keys():
                 if self.reader.generation() == mirror.generation:
                     return False
-                self._drain()
+                await self._catch_up(checkpoint)
                 if mirror.valid and mirror.exact and self.reader.generation() == mirror.generation:
                     return False
             await self._read_all(wanted, checkpoint)
@@ -55,7 +56,7 @@ class Look:
         without looking at everything. Raises Blocked."""
         mirror = self.mirror
         try:
-            self._drain()
+            await self._catch_up(checkpoint)
             for _ in range(ATTEMPTS):
                 if not mirror.valid:
                     return False
@@ -69,7 +70,7 @@ class Look:
                 except Moved:
                     found = None
                 after = self.reader.generation()
-                self._drain()
+                await self._catch_up(checkpoint)
                 if found is None or mirror.generation != after or not mirror.valid:
                     continue
                 if after == before or mirror.only(before, after, unknown):
@@ -81,6 +82,11 @@ class Look:
             mirror.lose()
             raise Blocked(f"nftables: the kernel's answer makes no sense: {error}") from None
         return False
+
+    async def _catch_up(self, checkpoint: Checkpoint) -> None:
+        pace = Pace(checkpoint)
+        while self._drain():
+            await pace()
 
     async def _read_all(self, wanted: Collection[TableId], checkpoint: Checkpoint) -> None:
         mirror = self.mirror
@@ -96,7 +102,7 @@ class Look:
                 continue
             after = self.reader.generation()
             if after != before:
-                self._drain()
+                await self._catch_up(checkpoint)
                 if not mirror.only(before, after, names | heads.keys()):
                     await checkpoint()
                     continue

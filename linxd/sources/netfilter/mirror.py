@@ -32,9 +32,8 @@ class Transaction:
     generation: int
     tables: frozenset[TableId]
     messages: Sequence[tuple[int, bytes]] = ()
+    many: frozenset[TableId] = frozenset()
     culprit: Culprit | None = None
-    own: bool = False
-    at: float = 0.0
 
 
 def later(a: int, b: int) -> bool:
@@ -115,6 +114,9 @@ class Mirror:
             self.lose()
             return
         self.generation = change.generation
+        for where in change.many:
+            self.unknown.add(where)
+            self.exact = False
         if change.messages:
             _Following(self, change.messages).run()
 
@@ -130,10 +132,15 @@ class _Following:
         self._mirror = mirror
         self._messages = messages
         self._lists: dict[tuple[TableId, str, bool], Collector] = {}
+        self._rules: dict[tuple[TableId, str], tuple[set[int], list[Rule]]] = {}
+        """Of each chain: handles of rules that went, and rules that came."""
 
     def run(self) -> None:
         mirror = self._mirror
+        ended = {decode.table(payload).id for type, payload in self._messages if type == n.DELTABLE}
         for type, payload in self._messages:
+            if ended and type not in (n.NEWTABLE, n.DELTABLE) and decode.place(payload)[0] in ended:
+                continue
             if type == n.NEWTABLE:
                 self._new_table(payload)
             elif type == n.DELTABLE:
@@ -149,6 +156,8 @@ class _Following:
                 table = mirror.tables.get(where)
                 if table is not None and where not in mirror.unknown:
                     self._within(type, table, payload, found)
+        for (where, name), (went, came) in self._rules.items():
+            self._rules_done(where, name, went, came)
         for (where, name, gone), collector in sorted(self._lists.items(), key=lambda each: not each[0][2]):
             if where not in mirror.unknown:
                 self._elements_done(where, name, collector, gone=gone)
@@ -219,20 +228,30 @@ class _Following:
 
     def _rule(self, type: int, table: Table, found: dict[int, bytes]) -> None:
         name = text_of(found.get(n.NFTA_RULE_CHAIN, b""))
-        chain = table.chains.get(name)
-        if chain is None:
+        if name not in table.chains:
             return  # in a chain that belongs to a rule, or in one that went with it
+        went, came = self._rules.setdefault((table.id, name), (set(), []))
         handle = int.from_bytes(found.get(n.NFTA_RULE_HANDLE, b""), "big")
         if type == n.DELRULE:
-            rules = tuple(rule for rule in chain.rules if rule.handle != handle)
-        else:
-            # Where it stands is not told in every case, and does not matter: it is not declared. Its content
-            # is marked so that it is never taken for a rule that is.
-            wire = found.get(n.NFTA_RULE_EXPRESSIONS, b"")
-            userdata = found.get(n.NFTA_RULE_USERDATA, b"")
-            rules = (*chain.rules, Rule(handle, b"\0event\0" + wire + userdata, wire, userdata))
-        self._put(table, chains={**table.chains, name: replace(chain, rules=rules)})
-        self._mirror.mark(table.id).chains.add(name)
+            went.add(handle)
+            return
+        # Where it stands is not told in every case, and does not matter: it is not declared. Its content is
+        # marked so that it is never taken for a rule that is.
+        wire = found.get(n.NFTA_RULE_EXPRESSIONS, b"")
+        userdata = found.get(n.NFTA_RULE_USERDATA, b"")
+        came.append(Rule(handle, b"\0event\0" + wire + userdata, wire, userdata))
+
+    def _rules_done(self, where: TableId, name: str, went: set[int], came: list[Rule]) -> None:
+        table = self._mirror.tables.get(where)
+        chain = None if table is None else table.chains.get(name)
+        if table is None or chain is None:
+            return
+        # A rule that is replaced keeps its handle; one that came and went within a transaction is not there.
+        known = {rule.handle for rule in chain.rules}
+        kept = (rule for rule in chain.rules if rule.handle not in went)
+        new = (rule for rule in came if rule.handle not in went or rule.handle in known)
+        self._put(table, chains={**table.chains, name: replace(chain, rules=(*kept, *new))})
+        self._mirror.mark(where).chains.add(name)
 
     # --- elements -----------------------------------------------------------------------------------
 

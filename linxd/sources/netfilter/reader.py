@@ -19,8 +19,8 @@ from linxd.sources.netfilter.decode import assemble, place, table
 from linxd.sources.netfilter.state import Table, TableId
 
 Checkpoint = Callable[[], Awaitable[None]]
-SLICE = 0.008
-"""Seconds of work between two checkpoints."""
+SLICE = 0.002
+"""Seconds of work between two checkpoints, which let the event loop turn when that is due."""
 
 
 class Moved(Exception):  # noqa: N818 - not a fault, a reason to read again

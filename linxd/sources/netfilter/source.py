@@ -162,11 +162,11 @@ class NetfilterSource(Source[Desired, Observed]):
         self._queue.clear()
         self.mirror.lose()
 
-    def _drain(self) -> None:
-        if self._reader is not None:
-            self._reader.drain()
-            while self._queue:
-                self.mirror.apply(self._queue.popleft())
+    def _drain(self) -> bool:
+        more = self._reader is not None and self._reader.read()
+        while self._queue:
+            self.mirror.apply(self._queue.popleft())
+        return more
 
     # --- a pass -------------------------------------------------------------------------------------
 
