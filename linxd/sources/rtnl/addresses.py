@@ -134,6 +134,9 @@ class AddressKind:
     def needs(self, want: Address) -> tuple[Key, ...]:
         return (("link", want.link),)
 
+    def given(self, want: Address, context: Context) -> tuple[str, ...]:
+        return ()
+
     def valid(self, entry: Entry, have: Have[AddrMsg]) -> bool:
         return True
 

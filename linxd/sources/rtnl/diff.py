@@ -140,7 +140,7 @@ def _absent(kind: Kind, spec: Any, entry: Entry | None, view: View, plan: Plan) 
             plan.conditions.append(Condition(spec.key, _name(kind, spec), State.PENDING, waits))
         return
     after = _entry(decision, entry, {}, kind.facts(spec, None))
-    plan.ops.append(Op(Verb.CREATE, spec, None, needs=needs, after=after))
+    plan.ops.append(Op(Verb.CREATE, spec, None, needs=needs, after=after, given=kind.given(spec, view)))
 
 
 def _present(
@@ -196,7 +196,7 @@ def _present(
         return
     recreate = decision.action is not Action.SET and kind.recreates(spec, changes)
     verb = Verb.RECREATE if recreate else Verb.UPDATE
-    plan.ops.append(Op(verb, spec, seen, changes, needs, after))
+    plan.ops.append(Op(verb, spec, seen, changes, needs, after, kind.given(spec, view)))
 
 
 def _name(kind: Kind, spec: Any) -> str:

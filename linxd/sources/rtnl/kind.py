@@ -137,6 +137,10 @@ class Kind(Protocol):
     def needs(self, want: Any) -> tuple[Key, ...]:
         """Links that must be there before it can be."""
 
+    def given(self, want: Any, context: Context) -> tuple[str, ...]:
+        """What else decides whether the kernel takes its requests: one refused for good is tried again when
+        these words change."""
+
     def valid(self, entry: Entry, have: Any) -> bool:
         """Whether a ledger entry speaks of this very object (a link of another index is another link)."""
 

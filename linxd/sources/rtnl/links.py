@@ -156,6 +156,13 @@ class LinkKind:
         names = [want.parent.name] if want.parent is not None and not want.parent.scope else []
         return tuple(("link", name) for name in names)
 
+    def given(self, want: Link, context: Context) -> tuple[str, ...]:
+        # By index: a master made anew is another one.
+        names = [want.master] if want.master else []
+        if want.parent is not None and not want.parent.scope:
+            names.append(want.parent.name)
+        return tuple(f"{name} is {context.links.index(name)}" for name in names)
+
     def valid(self, entry: Entry, have: Have[LinkMsg]) -> bool:
         return entry.facts.get("ifindex") == have.msg.ifindex
 

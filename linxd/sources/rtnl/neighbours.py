@@ -87,6 +87,9 @@ class NeighbourKind:
     def needs(self, want: Neighbour) -> tuple[Key, ...]:
         return (("link", want.dev),)
 
+    def given(self, want: Neighbour, context: Context) -> tuple[str, ...]:
+        return ()
+
     def valid(self, entry: Entry, have: Have[NeighMsg]) -> bool:
         return True
 

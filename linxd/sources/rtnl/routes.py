@@ -182,6 +182,9 @@ class RouteKind:
             return (("link", want.dev),) if want.dev else ()
         return tuple(dict.fromkeys(("link", way.dev) for way in want.nexthops if way.dev))
 
+    def given(self, want: Route, context: Context) -> tuple[str, ...]:
+        return ()
+
     def valid(self, entry: Entry, have: Have[RouteMsg]) -> bool:
         return True
 

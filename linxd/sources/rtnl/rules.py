@@ -160,6 +160,9 @@ class RuleKind:
     def needs(self, want: Rule) -> tuple[Key, ...]:
         return ()
 
+    def given(self, want: Rule, context: Context) -> tuple[str, ...]:
+        return ()
+
     def valid(self, entry: Entry, have: Have[RuleMsg]) -> bool:
         return True
 
