@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import subprocess
 import textwrap
 from collections.abc import AsyncIterator, Callable
@@ -28,6 +29,7 @@ from linxd.sources.rtnl.events import GROUPS
 from linxd.sources.rtnl.model import Desired
 from linxd.sources.rtnl.source import RtnlSource
 
+_TIMERS = re.compile(r" \w+_timer +[\d.]+|(?:valid|preferred)_lft \d+sec")
 SHOWN = (
     "link show",
     "address show",
@@ -214,5 +216,5 @@ class World:
         """The namespace's state without what changes by itself, for comparing byte by byte."""
         keep = []
         for command in SHOWN:
-            keep.append(f"== {command}\n{ip(self.netns, '-d ' + command)}")
+            keep.append(f"== {command}\n{_TIMERS.sub('', ip(self.netns, '-d ' + command))}")
         return "\n".join(keep)
