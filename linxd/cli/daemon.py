@@ -36,7 +36,8 @@ The files of NAME are host.toml for the scope "host", else netns/NAME.toml, look
 """
 _EPILOG = """\
 signals:
-  SIGTERM, SIGINT   stop; what was made stays, unless on-stop = "remove" says otherwise
+  SIGTERM, SIGINT   stop; what was made stays, unless on-stop = "remove" says otherwise;
+                    a second one stops without waiting for that
   SIGHUP            read the files again; files that do not load change nothing
 
 exit codes:
@@ -82,30 +83,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.DEBUG if options.debug else logging.CRITICAL, format="%(name)s: %(message)s"
     )
-    sink: Callable[[Entry], None] = Journal() if connected() else Lines()
-    name: str = options.scope
-
-    def read() -> ScopeConfig:
-        return load(name, file=options.file)
-
+    sink = Journal() if connected() else Lines()
     try:
-        try:
-            config = read()
-        except ConfigError as error:
-            sink(faults(name, error, "the configuration does not load, nothing was changed"))
-            return CONFIGURATION
-        return asyncio.run(_serve(config, read, statedir.root(options.state_dir), sink))
-    except Exit as error:
-        sink(news(name, str(error), priority=ERROR))
-        return error.code
+        return _main(options, sink)
     except KeyboardInterrupt:
         return STOPPED
     except Exception as error:
         if options.debug:
             raise
         kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-        sink(news(name, f"unexpected error: {kind}{error} (--debug shows where)", priority=ERROR))
+        sink(news(options.scope, f"unexpected error: {kind}{error} (--debug shows where)", priority=ERROR))
         return SOFTWARE
+    finally:
+        sink.close()
+
+
+def _main(options: argparse.Namespace, sink: Callable[[Entry], None]) -> int:
+    name: str = options.scope
+
+    def read() -> ScopeConfig:
+        return load(name, file=options.file)
+
+    try:
+        config = read()
+        return asyncio.run(_serve(config, read, statedir.root(options.state_dir), sink))
+    except ConfigError as error:
+        sink(faults(name, error, "the configuration does not load, nothing was changed"))
+        return CONFIGURATION
+    except Exit as end:
+        sink(news(name, str(end), priority=ERROR))
+        return end.code
 
 
 def faults(name: str, error: ConfigError, what: str) -> Entry:
@@ -113,16 +120,29 @@ def faults(name: str, error: ConfigError, what: str) -> Entry:
     return news(name, what, priority=ERROR, details=[str(fault) for fault in error.faults])
 
 
+class Asked:
+    """What signals ask for. ``hurry``: a second one to stop, which does not wait for things to be given
+    back."""
+
+    def __init__(self) -> None:
+        self.stop, self.hurry, self.reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        events = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            events.add_signal_handler(number, self._stop)
+        events.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+    def _stop(self) -> None:
+        if self.stop.is_set():
+            self.hurry.set()
+        self.stop.set()
+
+
 async def _serve(
     config: ScopeConfig, read: Callable[[], ScopeConfig], base: str, sink: Callable[[Entry], None]
 ) -> int:
     notifier = Notifier()
-    stop = asyncio.Event()
-    reload = asyncio.Event()
-    events = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        events.add_signal_handler(number, stop.set)
-    events.add_signal_handler(signal.SIGHUP, reload.set)
+    asked = Asked()
+    stop = asked.stop
     if not notifier:
         text = "runs without systemd and without a bus; the log goes to stderr, Ctrl-C stops it"
         sink(news(config.name, text))
@@ -149,7 +169,7 @@ async def _serve(
         served = Served(config, namespace, base, directory, sink, notifier)
         watch = Watch(namespace, lambda: served.scope.end(gone=True)) if config.name != "host" else None
         try:
-            await _until_ended(served, read, stop, reload, sink, notifier)
+            await _until_ended(served, read, asked, sink, notifier)
         finally:
             if watch is not None:
                 watch.close()
@@ -197,8 +217,7 @@ async def _namespace(
 async def _until_ended(
     served: Served,
     read: Callable[[], ScopeConfig],
-    stop: asyncio.Event,
-    reload: asyncio.Event,
+    asked: Asked,
     sink: Callable[[Entry], None],
     notifier: Notifier,
 ) -> None:
@@ -207,8 +226,8 @@ async def _until_ended(
     running = asyncio.create_task(served.run())
 
     async def reloads() -> None:
-        while await reload.wait():
-            reload.clear()
+        while await asked.reload.wait():
+            asked.reload.clear()
             notifier.send(RELOADING="1")
             try:
                 # Reading a large file takes time, and the loops have work to do.
@@ -223,11 +242,15 @@ async def _until_ended(
             notifier.send(READY="1")
 
     async def stops() -> None:
-        await stop.wait()
+        await asked.stop.wait()
         # Under a service manager only it knows whether this is a stop or a restart, and keeping is right for
         # both.
         if scope.config.on_stop == "remove" and not notifier and not scope.gone:
-            await served.release()
+            release = asyncio.ensure_future(served.release())
+            hurry = asyncio.ensure_future(asked.hurry.wait())
+            await asyncio.wait({release, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            release.cancel()
+            hurry.cancel()
         scope.end()
 
     tasks = [asyncio.create_task(reloads()), asyncio.create_task(stops())]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
@@ -31,24 +33,52 @@ class Paint:
 
 
 class Lines:
-    """A sink for entries: lines on a stream, of a large patch only the first part."""
+    """A sink for entries: lines on a stream, of a large patch only the first part.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    They are written by a thread, so that a reader who stops reading (a pager, a terminal with Ctrl-S
+    pressed) holds up nobody; what waits beyond ``most`` entries is left out and counted.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, most: int = 1000) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._paint = Paint(self._stream)
+        self._queue: queue.Queue[str | None] = queue.Queue(most)
+        self._lost = 0
+        self._thread = threading.Thread(target=self._write, name="lines", daemon=True)
+        self._thread.start()
 
     def __call__(self, entry: Entry) -> None:
         if entry.part > 1:
             return
+        lost = f"({self._lost} entries were left out: nobody read)"
+        try:
+            self._queue.put_nowait(lost if self._lost else self._text(entry))
+        except queue.Full:
+            self._lost += 1
+            return
+        if self._lost:
+            self._lost = 0
+            self(entry)
+
+    def close(self, *, seconds: float = 0.5) -> None:
+        """Write what is left, as far as somebody reads it by then."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=seconds)
+            self._thread.join(seconds)
+
+    def _write(self) -> None:
+        while (text := self._queue.get()) is not None:
+            # Nobody may be there any more; the network is kept all the same.
+            with contextlib.suppress(OSError, ValueError):
+                print(text, file=self._stream, flush=True)
+
+    def _text(self, entry: Entry) -> str:
         where, colon, rest = entry.text.partition(": ")
         colour = _COLOURS.get(entry.priority, ())
         if colour == (GREEN,) and not rest.startswith("restored"):
             colour = ()
         lines = [self._paint(where + colon, DIM) + self._paint(rest, *colour)]
-        lines += [f"    {line}" for line in entry.details]
-        # Nobody may read any more; the network is kept all the same.
-        with contextlib.suppress(OSError, ValueError):
-            print("\n".join(lines), file=self._stream, flush=True)
+        return "\n".join((*lines, *(f"    {line}" for line in entry.details)))
 
 
 _COLOURS: Mapping[int, tuple[str, ...]] = {ERROR: (RED,), WARNING: (YELLOW,), NOTICE: (GREEN,)}

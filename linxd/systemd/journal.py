@@ -42,7 +42,7 @@ class Journal:
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
         # A journal that is stuck must not hold up a loop for longer than this.
-        self._socket.settimeout(0.05)
+        self._socket.settimeout(0.02)
 
     def close(self) -> None:
         """Send nothing more."""

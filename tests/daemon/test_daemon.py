@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.daemon.running import PATIENCE, Daemon, ip
+from tests.daemon.running import PATIENCE, ROOT, Daemon, ip
 
 BASE = """
 [link.lo]
@@ -277,6 +279,34 @@ def test_word_of_its_state_is_left_for_those_without_a_bus(
         assert [one["object"] for one in word["conditions"]] == ["link eth9"]
         assert daemon.stop() == 0
     assert json.loads(path.read_text())["state"] == "ended"
+
+
+def test_whoever_stops_reading_the_log_holds_nobody_up(
+    netns: str, state: Path, declare: Callable[[str], Path]
+) -> None:
+    routes = "".join(f'[[route]]\nto = "198.18.{n}.0/24"\ndev = "lo"\n' for n in range(120))
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    command = [sys.executable, "-m", "linxd.cli.daemon", "--scope", netns, "--state-dir", str(state)]
+    with subprocess.Popen(
+        [*command, "--file", str(declare(BASE + routes))], stderr=theirs, cwd=ROOT
+    ) as process:
+        try:
+            os.close(theirs)
+            _comes_true(lambda: "198.18.119.0/24" in ip(netns, "route", "show"))
+            ip(netns, "route", "del", "198.18.7.0/24")
+            _comes_true(lambda: "198.18.7.0/24" in ip(netns, "route", "show"))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+            os.close(ours)
+
+
+def _comes_true(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
 
 
 def test_help_is_for_newcomers_and_names_the_exit_codes() -> None:
