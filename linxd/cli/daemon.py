@@ -28,6 +28,9 @@ from linxd.systemd.notify import Notifier
 STOPPED, UNAVAILABLE, SOFTWARE, REPLACED, CONFIGURATION = 0, 69, 70, 75, 78
 """Exit codes, after sysexits.h."""
 
+GRACE = 0.3
+"""Seconds in which a namespace may come back under its name, for it to count as replaced."""
+
 _HELP = """\
 Keeps the network of one scope as its files declare it, until it is stopped or its namespace ends.
 
@@ -176,7 +179,8 @@ async def _serve(
         gone = served.scope.gone
         if not gone:
             return STOPPED
-        replaced = is_replaced(namespace)
+        namespace.close()
+        replaced = await _replaced(namespace)
         what = "was replaced by another one of the same name" if replaced else "is gone"
         sink(news(config.name, f"{namespace.ref} {what}: nothing is left to do", priority=NOTICE))
         return REPLACED if replaced else STOPPED
@@ -212,6 +216,15 @@ async def _namespace(
         text = f"{config.netns} is the host's own network namespace, which only the scope host may touch"
         raise Exit(CONFIGURATION, text)
     return namespace
+
+
+async def _replaced(namespace: Namespace) -> bool:
+    """Whether another namespace stands under the same name, or comes there at once: `ip netns del c1; ip
+    netns add c1` is two steps."""
+    if namespace.ref.kind == "path":
+        with contextlib.suppress(NotThere, Refused, OSError):
+            (await wait_for(namespace.ref, seconds=GRACE)).close()
+    return is_replaced(namespace)
 
 
 async def _until_ended(
