@@ -48,8 +48,9 @@ class Host(Protocol):
     async def compare(self, observed: Observed, work: Pass[Desired]) -> Patch:
         """Diff."""
 
-    def compared(self, observed: Observed, work: Pass[Desired], *, clean: bool) -> None:
-        """A full comparison has come to its end; ``clean``: there was nothing to say."""
+    def compared(self, observed: Observed, work: Pass[Desired], *, left: bool, clean: bool) -> None:
+        """The pass has come to its end. ``left``: there is still something to do; ``clean``: there was
+        nothing to say."""
 
     @property
     def fault(self) -> str:
@@ -303,10 +304,9 @@ class Run:
             text = f"{host.fault}\nwhat was in force before stays in force"
             self._conditions[key] = Condition(key, "ruleset", State.FAILED, text)
         bad = [c for c in self._conditions.values() if c.state in (State.FAILED, State.CONFLICT)]
-        if full:
-            host.compared(observed, work, clean=not self._conditions and not left)
-            if not bad and not left and not host.fault:
-                host.loaded_once = True
+        host.compared(observed, work, left=bool(left), clean=not self._conditions)
+        if full and not bad and not left and not host.fault:
+            host.loaded_once = True
         if not left:
             for where in self._looked:
                 host.mirror.touched.pop(where, None)

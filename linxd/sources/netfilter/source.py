@@ -77,7 +77,9 @@ class NetfilterSource(Source[Desired, Observed]):
         self._look = Look(Reader(requests), self.mirror, self._drain)
         self._wanted = Wanted(compiler, requests.sock, self._use)
         self._compared: tuple[str, Desired] | None = None
-        """What the tables were found to be like when all of them were compared last."""
+        """What all tables have been compared with since they were read, with nothing left to do."""
+        self._clean = False
+        """Whether there was nothing to say about any of them."""
         self._owned: Owned | None = None
         self._keep_foreign = True
         self._reader: EventReader | None = None
@@ -201,7 +203,9 @@ class NetfilterSource(Source[Desired, Observed]):
         index = self._wanted.index
         absent = frozenset(name for name in devices if not index(name))
         touched: dict[TableId, Touched] | None = dict(mirror.touched)
-        if read or (full and self._compared != (wanted.digest, work.desired)):
+        if read:
+            self._compared = None
+        if self._compared != (wanted.digest, work.desired) or (full and not self._clean):
             touched = None
         return Observed(mirror.generation, wanted, mirror.tables, mirror.heads, touched, absent)
 
@@ -214,9 +218,15 @@ class NetfilterSource(Source[Desired, Observed]):
             return self.diff(observed, work.desired, work.owned)
         return await asyncio.to_thread(self.diff, observed, work.desired, work.owned)
 
-    def compared(self, observed: Observed, work: Pass[Desired], *, clean: bool) -> None:
-        """A full comparison has come to its end; ``clean``: there was nothing to say."""
-        self._compared = (observed.wanted.digest, work.desired) if clean else None
+    def compared(self, observed: Observed, work: Pass[Desired], *, left: bool, clean: bool) -> None:
+        """A pass has come to its end. ``left``: there is still something to do; ``clean``: there was nothing
+        to say."""
+        if left:
+            self._compared = None
+        elif observed.touched is None:
+            self._compared = (observed.wanted.digest, work.desired)
+        if observed.touched is None or not clean:
+            self._clean = clean
 
     def _use(self, wanted: Compiled, desired: Desired) -> None:
         """From now on this is to be in force."""
