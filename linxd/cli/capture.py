@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import subprocess
 import threading
 
 from linxd.cli.once import Trouble, go_to
@@ -15,6 +17,8 @@ from linxd.config.write import raw_of, write
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.socket import Requests, open_netlink
 from linxd.netns import leave
+from linxd.sources.netfilter.model import Desired as Netfilter
+from linxd.sources.netfilter.model import Ruleset
 from linxd.sources.rtnl.capture import Defaults, capture, fresh_links
 
 
@@ -50,12 +54,35 @@ def run(options: argparse.Namespace) -> int:
             rtnl = capture(requests, _defaults())
     except NetlinkError as error:
         raise Trouble(f"can't be read: {error}") from None
-    config = ScopeConfig(name, netns=ref, rtnl=rtnl)
+    config = ScopeConfig(name, netns=ref, rtnl=rtnl, netfilter=_ruleset())
     if options.json:
         print_json({key: value for key, value in raw_of(config).items() if value})
     else:
         print(write(config), end="")
     return 0
+
+
+def _ruleset() -> Netfilter | None:
+    """What nft lists, table by table. Those of iptables-nft are that tool's business, and left out."""
+    try:
+        tables = [
+            line.split()[1:] for line in _nft("list", "tables").splitlines() if line.startswith("table ")
+        ]
+    except FileNotFoundError:
+        return None
+    texts = []
+    for family, table in tables:
+        text = _nft("--stateless", "list", "table", family, table)
+        if "iptables-nft" not in text and not re.search(r"^\s*.*\bxt (match|target)\b", text, re.MULTILINE):
+            texts.append(text)
+    return Netfilter((Ruleset("".join(texts), ""),)) if texts else None
+
+
+def _nft(*words: str) -> str:
+    done = subprocess.run(["nft", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Trouble(f"nft {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _defaults() -> Defaults:

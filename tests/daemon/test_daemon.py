@@ -176,6 +176,29 @@ def test_the_hosts_own_namespace_is_refused(
     assert not state.exists()
 
 
+def test_a_namespace_without_a_name_is_that_of_a_process_and_ends_with_it(
+    state: Path, declare: Callable[[str], Path]
+) -> None:
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; read x"], stdin=-1, stdout=-1) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with Daemon("c1", declare(BASE + f'[scope]\nnetns = "pid:{process.pid}"\n'), state) as daemon:
+            daemon.converged()
+            process.kill()
+            assert daemon.end() == 0
+        assert f"pid:{process.pid} is gone" in daemon.text
+
+
+def test_the_host_scope_is_where_it_is_started(
+    netns: str, state: Path, declare: Callable[[str], Path]
+) -> None:
+    before = ("ip", "netns", "exec", netns)
+    with Daemon("host", declare(BASE), state, before=before) as daemon:
+        daemon.converged()
+        assert "198.51.100.0/24" in ip(netns, "route", "show")
+        assert daemon.stop() == 0
+
+
 def test_it_waits_for_a_namespace_that_comes_later(
     netns: str, state: Path, declare: Callable[[str], Path]
 ) -> None:

@@ -157,12 +157,18 @@ def test_captured_state_loads_and_is_as_declared(ctl: Ctl, netns: str) -> None:
     ip(netns, "route", "add", "10.7.0.0/16", "via", "10.0.0.1")
     ip(netns, "rule", "add", "from", "10.0.0.0/24", "table", "100", "priority", "77")
     ip(netns, "neighbour", "add", "10.0.0.9", "lladdr", "02:00:00:00:00:09", "dev", "v0")
+    ruleset = (
+        "table inet f { set s { type ipv4_addr; elements = { 192.0.2.7 }; };"
+        " chain c { ip saddr @s drop; }; }"
+    )
+    subprocess.run(["ip", "netns", "exec", netns, "nft", ruleset], check=True)
     text = ctl("capture", "--netns", netns, state=False)
     file = ctl.file(netns, text)
     assert f"{netns}: fine" in ctl("check", file, state=False)
     assert ctl("diff", "--file", file) == f"{netns}: as declared\n"
     shape = json.loads(ctl("capture", "--netns", netns, "--json", state=False))
     assert shape["link"]["v0"]["mtu"] == 1400
+    assert "192.0.2.7" in shape["netfilter"]["ruleset"]
     inside = subprocess.run(
         ["ip", "netns", "exec", netns, sys.executable, "-m", "linxd.cli.linxctl", "capture"],
         capture_output=True,
