@@ -29,7 +29,7 @@ from linxd.sources.rtnl.events import GROUPS
 from linxd.sources.rtnl.model import Desired
 from linxd.sources.rtnl.source import RtnlSource
 
-_TIMERS = re.compile(r" \w+_timer +[\d.]+|(?:valid|preferred)_lft \d+sec")
+TIMERS = re.compile(r" \w+_timer +[\d.]+|(?:valid|preferred)_lft \d+sec")
 SHOWN = (
     "link show",
     "address show",
@@ -216,5 +216,5 @@ class World:
         """The namespace's state without what changes by itself, for comparing byte by byte."""
         keep = []
         for command in SHOWN:
-            keep.append(f"== {command}\n{_TIMERS.sub('', ip(self.netns, '-d ' + command))}")
+            keep.append(f"== {command}\n{TIMERS.sub('', ip(self.netns, '-d ' + command))}")
         return "\n".join(keep)

@@ -13,7 +13,7 @@ import pytest
 from linxd.ledger import MemoryLedger
 from linxd.patch import Claim, Key, State
 
-from .harness import World, batch, ip
+from .harness import TIMERS, World, batch, ip
 
 BASE = """
 [link.e0]
@@ -142,7 +142,7 @@ def tell(story: Story, kind: Kind, netns: str, directory: Path) -> None:
 def there(world: World, kind: Kind) -> str:
     """What ip shows of the object, "" when there is none."""
     try:
-        return ip(world.netns, kind.show)
+        return TIMERS.sub("", ip(world.netns, kind.show))
     except AssertionError:
         return ""
 

@@ -22,7 +22,6 @@ from linxd.sources.rtnl.kind import (
     Waits,
     origin_of,
     protocol_name,
-    settled,
 )
 from linxd.sources.rtnl.model import ADDRESS_FLAGS, AF_INET, AF_INET6, PROTO_LINXD, SCOPES, Address
 from linxd.sources.rtnl.table import LinkTable
@@ -60,9 +59,7 @@ class AddressKind:
 
     name = "address"
 
-    def changes(
-        self, want: Address, have: Have[AddrMsg], entry: Entry | None, context: Context
-    ) -> tuple[Change, ...]:
+    def changes(self, want: Address, have: Have[AddrMsg], context: Context) -> tuple[Change, ...]:
         msg = have.msg
         found: list[Change] = []
 
@@ -88,7 +85,7 @@ class AddressKind:
             compare("flags", flag_words(observed_flags) or None, flag_words(want.flags) or None)
         if msg.valid_lft != FOREVER or msg.preferred_lft != FOREVER:
             compare("lifetime", f"{msg.valid_lft}s", "forever")
-        return settled(found, entry)
+        return tuple(found)
 
     def origin(self, have: Have[AddrMsg]) -> Origin:
         # A kernel address protocol (IFAPROT_KERNEL_*: 1 lo, 2 ra, 3 ll) is nobody's daemon but is not a

@@ -18,7 +18,7 @@ from linxd.patch import Condition, Key, Op, State, Verb
 from linxd.source import Owned, Pass, transient
 from linxd.sources.rtnl import links
 from linxd.sources.rtnl.diff import View
-from linxd.sources.rtnl.kind import ABSENT_ALREADY, IFF_UP, Have, Kind, Message
+from linxd.sources.rtnl.kind import ABSENT_ALREADY, IFF_UP, Have, Kind, Message, settled
 from linxd.sources.rtnl.model import Address, Desired, Link, Route
 from linxd.sources.rtnl.reader import Reader
 
@@ -175,7 +175,7 @@ class Applier:
             return Outcome(made)
         seen = links.have(msg, view.links)
         kind = self._kinds["link"]
-        changes = kind.changes(op.want, seen, create.after, view)
+        changes = settled(kind.changes(op.want, seen, view), create.after)
         changes = tuple(
             c for c in kind.waits(op.want, changes, view).possible if not kind.recreates(op.want, [c])
         )

@@ -13,7 +13,8 @@ from typing import Any
 
 from linxd.ownership import Action, Decision, Origin, Seen, decide
 from linxd.patch import Change, Claim, Condition, Entry, Key, Op, State, Verb
-from linxd.sources.rtnl.kind import Have, Kind
+from linxd.source import noted
+from linxd.sources.rtnl.kind import Have, Kind, settled
 from linxd.sources.rtnl.model import Link
 from linxd.sources.rtnl.table import LinkTable
 
@@ -150,7 +151,8 @@ def _present(
     if entry is not None and not kind.valid(entry, seen):
         entry = None
     take = policy.take if spec.take is None else spec.take
-    changes = kind.changes(spec, seen, entry, view)
+    differing = kind.changes(spec, seen, view)
+    changes = settled(differing, entry) if differing else differing
     if not changes:
         plan.equal.append(key)
         if (
@@ -169,10 +171,11 @@ def _present(
                 return
             changes = waits.possible
     needs, missing = _needs(kind, spec, view)
-    if entry is not None and entry.settled and not changes:
-        noted = [f"{attribute}: asked {entry.asked[attribute]}, kernel has {entry.settled[attribute]}"
-                 for attribute in entry.settled if attribute in entry.asked]  # fmt: skip
-        plan.conditions.append(Condition(key, name, State.NOTED, "; ".join(noted)))
+    if entry is not None and entry.settled:
+        kept = [change for change in differing if change not in changes]
+        entry = _settled_on(entry, differing)
+        if kept and not changes:
+            plan.conditions.append(Condition(key, name, State.NOTED, noted(kept)))
     origin = kind.origin(seen)
     decision = decide(
         seen=Seen.DIFFERENT if changes else Seen.EQUAL,
@@ -220,6 +223,18 @@ def _entry(
     if entry.claim is decision.claim and entry.facts == facts:
         return entry
     return replace(entry, claim=decision.claim, facts=facts)
+
+
+def _settled_on(entry: Entry, differing: Sequence[Change]) -> Entry:
+    """The entry without forms settled on for what is not asked any more."""
+    names = {c.attribute for c in differing if entry.asked.get(c.attribute, c.have) == c.want}
+    if names >= entry.settled.keys():
+        return entry
+    return replace(
+        entry,
+        asked={name: value for name, value in entry.asked.items() if name in names},
+        settled={name: value for name, value in entry.settled.items() if name in names},
+    )
 
 
 def settle(changes: Sequence[Change], entry: Entry) -> Entry:

@@ -102,8 +102,8 @@ class Kind(Protocol):
 
     name: str
 
-    def changes(self, want: Any, have: Any, entry: Entry | None, context: Context) -> tuple[Change, ...]:
-        """Declared attributes that differ, leaving out forms the kernel settled on for what was asked."""
+    def changes(self, want: Any, have: Any, context: Context) -> tuple[Change, ...]:
+        """Declared attributes that differ, also where the kernel settled on a form for what was asked."""
 
     def origin(self, have: Any) -> Origin:
         """Whose hand the kernel's object shows."""

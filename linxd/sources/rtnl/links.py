@@ -25,7 +25,6 @@ from linxd.sources.rtnl.kind import (
     Have,
     Message,
     Waits,
-    settled,
 )
 from linxd.sources.rtnl.model import Link, Value
 from linxd.sources.rtnl.table import LinkTable
@@ -61,9 +60,7 @@ class LinkKind:
 
     name = "link"
 
-    def changes(
-        self, want: Link, have: Have[LinkMsg], entry: Entry | None, context: Context
-    ) -> tuple[Change, ...]:
+    def changes(self, want: Link, have: Have[LinkMsg], context: Context) -> tuple[Change, ...]:
         msg = have.msg
         links = context.links
         if want.kind is not None and msg.kind != info_kind(want.kind):
@@ -98,7 +95,7 @@ class LinkKind:
             found.append(
                 Change("state", "up" if msg.flags & IFF_UP else "down", "up" if want.up else "down")
             )
-        return settled(found, entry)
+        return tuple(found)
 
     def origin(self, have: Have[LinkMsg]) -> Origin:
         return Origin.HAND

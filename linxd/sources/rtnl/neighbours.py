@@ -12,7 +12,7 @@ from linxd.netlink import rt, wire
 from linxd.netlink.rt import NeighMsg
 from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op, Verb
-from linxd.sources.rtnl.kind import Context, Have, Message, Waits, origin_of, protocol_name, settled
+from linxd.sources.rtnl.kind import Context, Have, Message, Waits, origin_of, protocol_name
 from linxd.sources.rtnl.model import PROTO_LINXD, Neighbour
 from linxd.sources.rtnl.table import LinkTable
 
@@ -39,9 +39,7 @@ class NeighbourKind:
 
     name = "neighbour"
 
-    def changes(
-        self, want: Neighbour, have: Have[NeighMsg], entry: Entry | None, context: Context
-    ) -> tuple[Change, ...]:
+    def changes(self, want: Neighbour, have: Have[NeighMsg], context: Context) -> tuple[Change, ...]:
         msg = have.msg
         found: list[Change] = []
         if not want.proxy:
@@ -51,7 +49,7 @@ class NeighbourKind:
                 found.append(Change("nud", STATES.get(msg.state, f"{msg.state:#x}"), "permanent"))
         if bool(msg.flags & NTF_ROUTER) != want.router:
             found.append(Change("router", *(("router", None) if not want.router else (None, "router"))))
-        return settled(found, entry)
+        return tuple(found)
 
     def origin(self, have: Have[NeighMsg]) -> Origin:
         return origin_of(have.msg.protocol)

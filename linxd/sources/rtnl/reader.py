@@ -48,7 +48,7 @@ class Observed:
         self.addresses: dict[Key, Have[AddrMsg]] = {}
         self.neighbours: dict[Key, Have[NeighMsg]] = {}
         self.routes: dict[Key, Have[RouteMsg]] = {}
-        self.rules: dict[Key, Have[RuleMsg]] = {}
+        self.rules: dict[Key, list[Have[RuleMsg]]] = {}
         self.steady: set[Key] = set()
         """Routes whose message is to the byte the one that was found as declared before: nothing to
         compare."""
@@ -62,10 +62,13 @@ class Observed:
             names = self.look.links
             chosen = table.by_index.values() if names is None else filter(None, map(table.find, names))
             return {have.key: have for have in (links.have(msg, table) for msg in chosen)}
+        if kind == "rule":
+            return {key: same[0] for key, same in self.rules.items()}
         found: Mapping[str, Mapping[Key, Have[Any]]] = {
-            "address": self.addresses, "neighbour": self.neighbours,
-            "route": self.routes, "rule": self.rules,
-        }  # fmt: skip
+            "address": self.addresses,
+            "neighbour": self.neighbours,
+            "route": self.routes,
+        }
         return found[kind]
 
     @property

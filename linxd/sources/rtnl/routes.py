@@ -12,7 +12,7 @@ from linxd.netlink import rt, wire
 from linxd.netlink.rt import RouteMsg
 from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op, Verb
-from linxd.sources.rtnl.kind import Context, Have, Message, Waits, origin_of, protocol_name, settled
+from linxd.sources.rtnl.kind import Context, Have, Message, Waits, origin_of, protocol_name
 from linxd.sources.rtnl.model import AF_INET, MAIN_TABLE, PROTO_LINXD, ROUTE_TYPES, SCOPES, Nexthop, Route
 from linxd.sources.rtnl.table import LinkTable
 
@@ -91,9 +91,7 @@ class RouteKind:
 
     name = "route"
 
-    def changes(
-        self, want: Route, have: Have[RouteMsg], entry: Entry | None, context: Context
-    ) -> tuple[Change, ...]:
+    def changes(self, want: Route, have: Have[RouteMsg], context: Context) -> tuple[Change, ...]:
         msg = have.msg
         found: list[Change] = []
         if msg.type != want.type:
@@ -117,7 +115,7 @@ class RouteKind:
             found.append(Change("nhid", str(msg.nhid), None))
         if msg.encap_type:
             found.append(Change("encap", str(msg.encap_type), None))
-        return settled(found, entry)
+        return tuple(found)
 
     def _compare_ways(self, want: Route, msg: RouteMsg, context: Context, found: list[Change]) -> None:
         if not want.nexthops and not msg.nexthops:

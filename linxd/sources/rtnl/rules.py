@@ -13,7 +13,7 @@ from linxd.netlink import rt, wire
 from linxd.netlink.rt import RuleMsg
 from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op, Verb
-from linxd.sources.rtnl.kind import Context, Have, Message, Waits, origin_of, protocol_name, settled
+from linxd.sources.rtnl.kind import Context, Have, Message, Waits, origin_of, protocol_name
 from linxd.sources.rtnl.model import PROTO_LINXD, Rule
 
 FIB_RULE_INVERT = 0x2
@@ -51,19 +51,32 @@ def as_rule(msg: RuleMsg) -> Rule:
     )
 
 
-def have_all(messages: Iterable[RuleMsg]) -> dict[Key, Have[RuleMsg]]:
-    """Observed rules by identity. Of two that differ in protocol alone, ours is the one that counts here."""
-    found: dict[Key, Have[RuleMsg]] = {}
+def have_all(messages: Iterable[RuleMsg]) -> dict[Key, list[Have[RuleMsg]]]:
+    """Observed rules by identity. There are several under one when they differ in protocol, or in what a
+    rule does besides looking up (suppress, realms): ours stand first."""
+    found: dict[Key, list[Have[RuleMsg]]] = {}
     for msg in messages:
         rule = as_rule(msg)
-        key = rule.key
-        if key not in found or msg.protocol == PROTO_LINXD:
-            found[key] = Have(key, msg, rule.words())
+        found.setdefault(rule.key, []).append(Have(rule.key, msg, rule.words()))
+    for same in found.values():
+        same.sort(key=lambda have: have.msg.protocol != PROTO_LINXD)
     return found
 
 
+def _pick(same: Sequence[Have[RuleMsg]], want: Rule | None, entry: Entry | None) -> Have[RuleMsg]:
+    """The one of several that a declaration means: ours, else the very one, else the one found first."""
+    if len(same) == 1 or want is None or same[0].msg.protocol == PROTO_LINXD:
+        return same[0]
+    found = None if entry is None else entry.original.get("protocol")
+
+    def rank(have: Have[RuleMsg]) -> tuple[bool, bool]:
+        return (bool(RuleKind.differences(want, have.msg)), str(have.msg.protocol) != found)
+
+    return min(same, key=rank)
+
+
 def choose_priorities(
-    wanted: Mapping[Key, Rule], observed: Mapping[Key, Have[RuleMsg]], claims: Mapping[Key, Entry]
+    wanted: Mapping[Key, Rule], observed: Mapping[Key, list[Have[RuleMsg]]], claims: Mapping[Key, Entry]
 ) -> tuple[dict[Key, Rule], dict[Key, Have[RuleMsg]]]:
     """Give every rule declared without a priority the one it has or will have.
 
@@ -72,7 +85,7 @@ def choose_priorities(
     under the declared keys, so that both sides meet.
     """
     rules = dict(wanted)
-    seen = dict(observed)
+    seen = {key: _pick(same, wanted.get(key), claims.get(key)) for key, same in observed.items()}
     open_rules = [(key, rule) for key, rule in wanted.items() if rule.priority is None]
     if not open_rules:
         return rules, seen
@@ -100,8 +113,9 @@ def choose_priorities(
             priority = next(number for number in range(HIGHEST_FREE, 0, -1) if number not in used)
         used.add(priority)
         rules[key] = replace(rule, chosen=priority)
-        match = seen.pop(("rule", rule.family, priority, key[3]), None)
-        if match is not None:
+        taken: Key = ("rule", rule.family, priority, key[3])
+        if seen.pop(taken, None) is not None:
+            match = _pick(observed[taken], rule, entry)
             seen[key] = Have(key, match.msg, match.text)
     return rules, seen
 
@@ -111,10 +125,13 @@ class RuleKind:
 
     name = "rule"
 
-    def changes(
-        self, want: Rule, have: Have[RuleMsg], entry: Entry | None, context: Context
-    ) -> tuple[Change, ...]:
-        seen = as_rule(have.msg)
+    def changes(self, want: Rule, have: Have[RuleMsg], context: Context) -> tuple[Change, ...]:
+        return self.differences(want, have.msg)
+
+    @staticmethod
+    def differences(want: Rule, msg: RuleMsg) -> tuple[Change, ...]:
+        """Attributes besides the identity."""
+        seen = as_rule(msg)
         found = [
             Change(attribute, None if a is None else str(a), None if b is None else str(b))
             for attribute, a, b in (
@@ -124,7 +141,7 @@ class RuleKind:
             )
             if a != b
         ]
-        return settled(found, entry)
+        return tuple(found)
 
     def origin(self, have: Have[RuleMsg]) -> Origin:
         protocol = have.msg.protocol or 0
