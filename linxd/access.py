@@ -24,6 +24,9 @@ from linxd.sources.netfilter.events import LINK_GROUPS
 from linxd.sources.netfilter.source import NetfilterSource
 from linxd.sources.rtnl.events import GROUPS
 from linxd.sources.rtnl.source import RtnlSource
+from linxd.sources.sysctl.procfs import Procfs
+from linxd.sources.sysctl.source import SysctlSource
+from linxd.sources.sysctl.watch import GROUPS as SYSCTL_GROUPS
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Kernel:
                 return self._rtnl(hold)
             case "netfilter":
                 return self._netfilter()
+            case "sysctl":
+                return self._sysctl()
         raise LookupError(name)
 
     def ledger(self, name: str) -> FileLedger:
@@ -70,6 +75,17 @@ class Kernel:
             identify=self._process,
         )
         return Opened(source, lambda: self._close(requests), lambda: source.loaded_once)
+
+    def _sysctl(self) -> Opened:
+        # The process is in the namespace: so is whatever opens a key.
+        procfs = Procfs()
+        source = SysctlSource(procfs, lambda: _events(NETLINK_ROUTE, SYSCTL_GROUPS))
+
+        def close() -> None:
+            source.close()
+            procfs.close()
+
+        return Opened(source, close)
 
     def _requests(self, protocol: int) -> Requests:
         requests = Requests(open_netlink(protocol))

@@ -211,7 +211,7 @@ _STATE_WORDS = {
 }
 _BLAME = {Verb.CREATE: "deleted", Verb.UPDATE: "changed", Verb.RECREATE: "changed", Verb.DELETE: "added"}
 _PLURALS = {"address": "addresses"}
-_MOST_CHANGES = 8
+_MOST_CHANGES = 4
 
 
 def thing(name: str) -> str:
