@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: MIT
+"""The pure diff: keys as they are, as declared and as first found, to writes in an order that holds.
+
+It plays the writes through, cascades and all, so that what one of them would undo is put right in the same
+patch. It does no I/O.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from linxd.ownership import Action, Origin, Seen, decide
+from linxd.patch import Change, Claim, Condition, Entry, Key, Op, Patch, State, Verb
+from linxd.sources.sysctl import reasons
+from linxd.sources.sysctl.cascades import concerned, giver, is_twin, partner, rank, write
+from linxd.sources.sysctl.expand import Want, Wanted
+from linxd.sources.sysctl.model import Path, Sysctl, dotted, interface_of, key_of, path_of
+from linxd.sources.sysctl.observed import Observed, follow
+from linxd.sources.sysctl.values import same, shown
+
+VALUE = "value"
+"""The one attribute of a sysctl, in changes and in the ledger."""
+FIRST, RELEASE, IFINDEX = "first", "release", "ifindex"
+"""Facts in the ledger: the value found first, as long as nothing was written; "keep" for on-release; the
+interface."""
+
+
+@dataclass(slots=True)
+class _Target:
+    """A key and the value it is to end with. ``soft``: it was never written by us, and is put back only if
+    one of our own writes changes it."""
+
+    path: Path
+    key: Key
+    value: str
+    rank: int
+    entry: Entry | None
+    want: Want | None
+    soft: bool = False
+
+
+def diff(observed: Observed, wanted: Wanted, entries: Mapping[Key, Entry]) -> Patch:
+    """The minimal patch. ``entries``: the ledger's, of sysctls."""
+    return _Differ(observed, wanted, entries).patch()
+
+
+class _Differ:
+    def __init__(self, observed: Observed, wanted: Wanted, entries: Mapping[Key, Entry]) -> None:
+        self.observed = observed
+        self.wanted = wanted
+        self.inherited: dict[Path, dict[str, str]] = {}
+        self.targets: list[_Target] = []
+        self.ops: list[Op] = []
+        self.conditions: list[Condition] = []
+        self.adopt: list[tuple[Key, Entry | None]] = []
+        if observed.only is None:
+            self.entries = self._follow(entries)
+            self.wants: Iterable[Want] = wanted.of.values()
+        else:
+            keys = [key_of(path) for path in observed.only]
+            self.entries = {key: entries[key] for key in keys if key in entries}
+            self.wants = [wanted.of[path] for path in observed.only if path in wanted.of]
+
+    def patch(self) -> Patch:
+        for key, entry in self.entries.items():
+            path = path_of(key)
+            if path not in self.wanted.of:
+                self._undeclared(path, key, entry)
+        for want in self.wants:
+            self._declared(want.path, want)
+        self._globs()
+        self._play()
+        return Patch(tuple(self.ops), tuple(self.conditions), tuple(self.adopt))
+
+    def _follow(self, entries: Mapping[Key, Entry]) -> Mapping[Key, Entry]:
+        followed = follow(entries, self.observed.indices, self.observed.listing)
+        self.adopt += [(key, None) for key in followed.gone]
+        for key, entry in followed.moved:
+            if key in entries:
+                self.adopt.append((key, None))  # a stranger's: its first value must not outlive it
+            self.adopt.append((key, entry))
+        return followed.entries
+
+    def _refused(self, path: Path) -> str | None:
+        return self.wanted.refused.get(path) or self.observed.disputes.get(path)
+
+    # -- what each key is to end with -----------------------------------------------------------------------
+
+    def _undeclared(self, path: Path, key: Key, entry: Entry) -> None:
+        value = self.observed.values.get(path)
+        decision = decide(
+            seen=Seen.ABSENT if value is None else Seen.DIFFERENT,
+            origin=Origin.HAND,
+            claim=entry.claim,
+            declared=False,
+        )
+        if decision.action is not Action.GIVE_BACK or value is None or self._handed_on(path, entry):
+            self.adopt.append((key, None))
+            return
+        first = entry.original.get(VALUE, entry.facts.get(FIRST))
+        soft = VALUE not in entry.original
+        if entry.facts.get(RELEASE) == "keep" or first is None or (soft and not same(value, str(first))):
+            self.adopt.append((key, None))
+            return
+        first = str(first)
+        self.targets.append(_Target(path, key, first, rank(path, first), entry, None, soft=soft))
+
+    def _handed_on(self, path: Path, entry: Entry) -> bool:
+        """Whether the same thing is declared in its other form now: then that goes on from here."""
+        other = partner(path)
+        if other is None or other not in self.wanted.of or self._refused(other):
+            return False
+        first = entry.original.get(VALUE, entry.facts.get(FIRST))
+        if first is not None:
+            values = self.inherited.setdefault(other, {})
+            values[VALUE if is_twin(path) else dotted(path)] = str(first)
+        return True
+
+    def _declared(self, path: Path, want: Want) -> None:
+        reason = self._refused(path)
+        if reason is not None:
+            self._condition(want, State.FAILED, reason)
+            return
+        number = self.observed.troubles.get(path)
+        if number is None:
+            entry = self.entries.get(want.key)
+            self.targets.append(_Target(path, want.key, want.value, want.rank, entry, want))
+            return
+        if number != errno.ENOENT:
+            self._condition(want, *reasons.trouble(number), number)
+            return
+        if want.key in self.entries:
+            self.adopt.append((want.key, None))
+        if want.glob is None:
+            self._condition(want, State.PENDING, reasons.absent(path, self.observed.listing))
+
+    def _condition(self, want: Want, state: State, text: str, number: int = 0) -> None:
+        name = f"sysctl {dotted(want.path)}"
+        self.conditions.append(Condition(want.key, name, state, text, number))
+
+    def _globs(self) -> None:
+        """A glob that reaches nothing is said once, not for each interface."""
+        absent: dict[Path, int] = {}
+        if self.observed.troubles:
+            for path, number in self.observed.troubles.items():
+                want = self.wanted.of.get(path)
+                if number == errno.ENOENT and want is not None and want.glob is not None:
+                    absent[want.glob] = absent.get(want.glob, 0) + 1
+        for glob, count in self.wanted.globs.items():
+            if self.observed.only is not None and glob not in self.observed.only:
+                continue
+            reason = self.wanted.refused.get(glob)
+            name = f"sysctl {dotted(glob)}"
+            if reason is not None:
+                self.conditions.append(Condition(key_of(glob), name, State.FAILED, reason))
+            elif self.observed.listing.get(glob[:3]) is None:
+                text = reasons.absent(glob, self.observed.listing)
+                self.conditions.append(Condition(key_of(glob), name, State.PENDING, text))
+            elif count and absent.get(glob) == count:
+                text = "this kernel knows no such key of any link"
+                self.conditions.append(Condition(key_of(glob), name, State.PENDING, text))
+
+    # -- what is to be written ------------------------------------------------------------------------------
+
+    def _play(self) -> None:
+        now = dict(self.observed.values)
+        done: dict[Path, _Target] = {}
+        for target in sorted(self.targets, key=lambda one: one.rank):
+            have = now[target.path]
+            if target.want is not None:
+                op = self._set(target, target.want, have)
+            elif same(have, target.value):
+                done[target.path] = target
+                continue
+            else:
+                op = self._give_back(target, have)
+                if target.soft:
+                    done[target.path] = target
+            if op is not None:
+                self.ops.append(op)
+                assert isinstance(op.want, Sysctl)
+                if op.want.via is not None:
+                    write(now, *op.want.via)
+                write(now, target.path, target.value)
+        self._forget(done)
+
+    def _set(self, target: _Target, want: Want, have: str) -> Op | None:
+        path, entry = target.path, target.entry
+        settled = None
+        if entry is not None and entry.asked.get(VALUE) == want.value:
+            settled = entry.settled.get(VALUE)
+        equal = same(have, want.value)
+        decision = decide(
+            seen=Seen.EQUAL if equal or (settled is not None and same(have, settled)) else Seen.DIFFERENT,
+            origin=Origin.HAND,
+            claim=None if entry is None else entry.claim,
+            declared=True,
+            adoptable=True,
+        )
+        assert decision.claim is not None
+        changes = (Change(VALUE, shown(path, have), shown(path, want.value)),)
+        if decision.action is Action.NOTHING:
+            after = self._entry(target, want, decision.claim, written=False)
+            if entry is None or entry != after:
+                self.adopt.append((target.key, after))
+            if not equal:
+                self._condition(want, State.NOTED, noted(changes[0]))
+            return None
+        if path in self.observed.readonly:
+            text = f"has {shown(path, have)} and {reasons.READ_ONLY}, want {shown(path, want.value)}"
+            self._condition(want, State.FAILED, text, errno.EACCES)
+            return None
+        after = self._entry(target, want, decision.claim, written=True)
+        return Op(Verb.UPDATE, Sysctl(path, want.value), Sysctl(path, have), changes, after=after)
+
+    def _give_back(self, target: _Target, have: str) -> Op:
+        path, entry = target.path, target.entry
+        assert entry is not None
+        changes = (Change(VALUE, shown(path, have), shown(path, target.value)),)
+        through = giver(path)
+        via = None
+        if through is not None and (not through[1] or same(target.value, "0")):
+            value = entry.original.get(dotted(through[0]))
+            if value is not None:
+                via = (through[0], value)
+        return Op(Verb.UPDATE, Sysctl(path, target.value, via), Sysctl(path, have), changes)
+
+    def _entry(self, target: _Target, want: Want, claim: Claim, *, written: bool) -> Entry:
+        """What the ledger is to hold: the value found first, as `FIRST` until something is written."""
+        path, entry, values = target.path, target.entry, self.observed.values
+        inherited = self.inherited.get(path, {})
+        original = dict(entry.original) if entry is not None else {}
+        facts = dict(entry.facts) if entry is not None else {}
+        first = facts.get(FIRST)
+        if entry is None and path not in self.observed.unset:
+            first = inherited.get(VALUE, values[path])
+            if first != values[path]:
+                written = True  # it was us who changed it, in its other form
+        name = interface_of(path)
+        if name is not None and name in self.observed.indices:
+            facts[IFINDEX] = self.observed.indices[name]
+        facts.pop(RELEASE, None)
+        if not want.restore:
+            facts[RELEASE] = "keep"
+        if VALUE in original:
+            facts.pop(FIRST, None)
+        elif first is not None and not written:
+            facts[FIRST] = first
+        elif first is not None:
+            facts.pop(FIRST, None)
+            original[VALUE] = str(first)
+            through = giver(path)
+            if through is not None:
+                other = inherited.get(dotted(through[0]), values.get(through[0]))
+                if other is not None:
+                    original[dotted(through[0])] = other
+        if entry is None:
+            return Entry(claim, original=original, facts=facts)
+        return replace(entry, claim=claim, original=original, facts=facts, sure=True)
+
+    def _forget(self, done: dict[Path, _Target]) -> None:
+        """Undeclared keys that are as they were first need no entry any more, unless a write of this patch
+        changes them or may do so: then it stays, with the value to put back, until the next look."""
+        touched: set[Path] = set()
+        for op in self.ops if done else ():
+            touched |= concerned(path_of(op.key), done)
+        for path, target in done.items():
+            if path not in touched:
+                self.adopt.append((target.key, None))
+            elif target.soft:
+                assert target.entry is not None
+                facts = {name: fact for name, fact in target.entry.facts.items() if name != FIRST}
+                entry = replace(target.entry, original={VALUE: target.value}, facts=facts)
+                self.adopt.append((target.key, entry))
+
+
+def noted(change: Change) -> str:
+    """``asked 1001, the kernel has 1004``."""
+    return f"asked {change.want or '(nothing)'}, the kernel has {change.have or '(nothing)'}"

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""How drift is noticed between two resyncs: by the kernel's events where there are any, else by a look each
+second.
+
+It turns both into hints that name keys, and knows neither what is declared nor what is done about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from typing import Literal, Protocol
+
+from linxd.netlink import wire
+from linxd.netlink.errors import Overrun
+from linxd.netlink.events import Events
+from linxd.netlink.wire import Message, WireError
+from linxd.patch import Key
+from linxd.source import Hint
+from linxd.sources.sysctl.model import Path
+
+GROUPS = (wire.RTNLGRP_LINK, wire.RTNLGRP_IPV4_NETCONF, wire.RTNLGRP_IPV6_NETCONF)
+"""What `Events` are to be opened with."""
+POLL = 1.0
+"""Seconds for which a silent key may stay changed."""
+
+_TOLD = {
+    "ipv4": frozenset({"forwarding", "rp_filter", "proxy_arp", "ignore_routes_with_linkdown"}),
+    "ipv6": frozenset({"forwarding", "proxy_ndp", "ignore_routes_with_linkdown", "force_forwarding"}),
+}
+"""The keys below conf of which RTM_NEWNETCONF tells (measured; the tests measure it again)."""
+_IFINFOMSG = 16
+_NETCONFMSG = 4
+
+
+def watch_of(path: Path) -> Literal["event", "poll"]:
+    """How a change of this key is noticed: by an event at once, or by a look within `POLL` seconds."""
+    if path == ("net", "ipv4", "ip_forward"):
+        return "event"
+    told = len(path) == 5 and path[0] == "net" and path[2] == "conf" and path[4] in _TOLD.get(path[1], ())
+    return "event" if told else "poll"
+
+
+class Watched(Protocol):
+    """What is watched for."""
+
+    def drifted(self, *, silent: bool) -> Iterable[Key]:
+        """Keys that are not as they were at the last pass; ``silent``: only those without events are looked
+        at."""
+
+    def interfaces_moved(self) -> Iterable[Key]:
+        """Keys that may have come or gone with an interface."""
+
+    def knows(self, name: str) -> bool:
+        """Whether the interface was there at the last pass."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is anything to look at each second."""
+
+
+class Watch:
+    """A subscription. Reads in the running event loop until closed."""
+
+    def __init__(
+        self, watched: Watched, events: Events | None, notify: Callable[[Hint], None], *, poll: float = POLL
+    ) -> None:
+        self._watched = watched
+        self._events = events
+        self._notify = notify
+        self._poll = poll
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        if events is not None:
+            self._loop.add_reader(events.fileno(), self._readable)
+
+    def close(self) -> None:
+        """No hint comes after this."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._events is not None:
+            with contextlib.suppress(ValueError, OSError):
+                self._loop.remove_reader(self._events.fileno())
+            self._events.close()
+
+    def arm(self) -> None:
+        """Start or stop the timer, as there is something to look at or not. To be called after each
+        pass."""
+        if not self._watched.silent:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        elif self._timer is None:
+            self._timer = self._loop.call_later(self._poll, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(self._poll, self._tick)
+        self._tell(self._watched.drifted(silent=True))
+
+    def _readable(self) -> None:
+        assert self._events is not None
+        moved = False
+        try:
+            while messages := self._events.read():
+                moved = moved or any(map(self._moves, messages))
+        except (Overrun, WireError):
+            # What was lost, or can't be read, may have told of anything.
+            self._notify(Hint(None, at=time.monotonic()))
+            return
+        except OSError:
+            self._notify(Hint(None, at=time.monotonic(), broken=True))
+            return
+        if moved:
+            self._tell(self._watched.interfaces_moved())
+        self._tell(self._watched.drifted(silent=False))
+
+    def _moves(self, message: Message) -> bool:
+        """Whether an event tells of an interface, or of its part in a protocol, that came or went."""
+        match message.type:
+            case wire.RTM_DELLINK | wire.RTM_DELNETCONF:
+                return True
+            case wire.RTM_NEWLINK:
+                attributes = wire.attr_map(message.buf, message.start + _IFINFOMSG, message.end)
+                name = attributes.get(wire.IFLA_IFNAME)
+                return name is None or not self._watched.knows(wire.text_of(name))
+            case wire.RTM_NEWNETCONF:
+                # One that comes tells all its attributes, a change tells one.
+                return len(wire.attr_map(message.buf, message.start + _NETCONFMSG, message.end)) > 2
+        return False
+
+    def _tell(self, keys: Iterable[Key]) -> None:
+        now = time.monotonic()
+        for key in keys:
+            self._notify(Hint(key, at=now))
