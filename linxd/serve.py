@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -166,7 +167,7 @@ class Served:
             )
             conditions += [
                 {"source": name, "object": one.name, "state": str(one.state), "text": condition_line(one)}
-                for one in list(part.conditions.values())[:SHOWN]
+                for one in itertools.islice(part.conditions.values(), SHOWN)
             ]
         return {
             "version": __version__,

@@ -6,6 +6,7 @@ For reading; what is done is done by netlink, and a line may leave out what make
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 
 from linxd.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Paint
@@ -25,7 +26,8 @@ def command(source: str, op: Op) -> str:
     kind = str(op.key[0])
     words = op.subject.words()
     if source == "sysctl":
-        return f"sysctl -w {words}"
+        value = next((change.want for change in op.changes if change.attribute == "value"), None) or ""
+        return f"sysctl -w {shlex.quote(f'{words}={value}')}"
     if source == "rtnl" and kind == "link":
         return _link(op)
     if source == "rtnl" and kind in _IP:

@@ -104,6 +104,28 @@ def test_apply_once_is_a_pass_without_a_daemon_and_remembers(ctl: Ctl, netns: st
     assert [line.split()[0] for line in ip(netns, "route", "show").splitlines()] == ["203.0.113.0/24"]
 
 
+def test_sysctls_and_rulesets_are_planned_applied_and_given_back(ctl: Ctl, netns: str) -> None:
+    ruleset = "table inet f { chain c { type filter hook input priority 0; tcp dport 22 accept; }; }"
+    sysctl = '"net.ipv4.conf.lo.rp_filter" = 2\n"net.ipv4.tcp_rmem" = "4096 131072 4194304"\n'
+    file = ctl.file(netns, f"[netfilter]\nruleset = '{ruleset}'\n[sysctl]\n{sysctl}")
+    before = _sysctl(netns)
+    text = ctl("diff", "--file", file, rc=1)
+    assert "+ nft add table inet f" in text
+    assert "~ sysctl -w net.ipv4.conf.lo.rp_filter=2   # value 0 -> 2" in text
+    assert "~ sysctl -w 'net.ipv4.tcp_rmem=4096 131072 4194304'" in text
+    ctl("apply", "--once", file)
+    assert ctl("diff", "--file", file) == f"{netns}: as declared\n"
+    assert _sysctl(netns)[0] == "2"
+    assert f"{netns}: released, 3 ops" in ctl("release", netns)
+    assert _sysctl(netns) == before
+
+
+def _sysctl(netns: str) -> list[str]:
+    keys = ["net.ipv4.conf.lo.rp_filter", "net.ipv4.tcp_rmem"]
+    command = ["ip", "netns", "exec", netns, "sysctl", "-n", *keys]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
 def test_what_can_not_be_done_is_drift_and_says_why(ctl: Ctl, netns: str) -> None:
     file = ctl.file(netns, '[link.eth9]\naddresses = ["192.0.2.1/32"]\n')
     text = ctl("diff", "--file", file, rc=1)
