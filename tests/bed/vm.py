@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("LINXD_BED_CACHE", Path.home() / ".cache" / "linxd-bed"))
 SUITE = "bookworm"
 PACKAGES = (
-    "linux-image-cloud-amd64", "python3", "python3-pyroute2", "python3-pytest", "python3-hypothesis", "iproute2",
-    "nftables", "procps", "kmod", "python3-jsonschema", "util-linux",
+    "linux-image-cloud-amd64", "python3", "python3-pyroute2", "python3-pytest", "python3-hypothesis",
+    "iproute2", "nftables", "procps", "kmod", "python3-jsonschema", "util-linux",
 )  # fmt: skip
 MODULES = (
-    "bonding bridge dummy veth 8021q macvlan macvtap ipvlan vxlan vrf ifb ipip sit ip6_tunnel ip_gre ip6_gre "
-    "wireguard nf_tables"
+    "bonding bridge dummy veth 8021q macvlan macvtap ipvlan vxlan vrf ifb ipip sit ip6_tunnel ip_gre "
+    "ip6_gre wireguard nf_tables"
 )
 INIT = f"""#!/bin/sh
 # The first and only process of the test machine.
@@ -68,8 +68,9 @@ def base() -> Path:
         tree = Path(work, "tree")
         os.chmod(work, 0o755)
         run(
-            "mmdebstrap", "--variant=apt", f"--include={','.join(PACKAGES)}", "--aptopt=Acquire::Languages none",
-            '--dpkgopt=path-exclude=/usr/share/doc/*', "--dpkgopt=path-exclude=/usr/share/man/*", SUITE, str(tree),
+            "mmdebstrap", "--variant=apt", f"--include={','.join(PACKAGES)}",
+            "--aptopt=Acquire::Languages none", "--dpkgopt=path-exclude=/usr/share/doc/*",
+            "--dpkgopt=path-exclude=/usr/share/man/*", SUITE, str(tree),
             seconds=900,
         )  # fmt: skip
         init = tree / "sbin" / "linxd-test-init"
@@ -129,10 +130,8 @@ def boot(arguments: list[str], seconds: float) -> tuple[int, str]:
         try:
             size = int(data[:15])
         except ValueError:
-            return (
-                1,
-                f"the machine ended without a word; {words.decode()[-500:]}\nthe console's end:\n{_end(console)}",
-            )
+            said = words.decode(errors="replace")[-500:]
+            return 1, f"the machine ended without a word; {said}\nthe console's end:\n{_end(console)}"
         text = data[16 : 16 + size].decode(errors="replace")
         status = text.rstrip().rpartition("exit status ")[2]
         return int(status) if status.isdigit() else 1, text

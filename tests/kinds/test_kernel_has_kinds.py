@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Every kind of link that can be declared can be made: on this kernel, or on Debian's in a virtual machine."""
+"""Every kind of link that can be declared can be made: on this kernel, or on Debian's in a virtual
+machine."""
 
 from __future__ import annotations
 

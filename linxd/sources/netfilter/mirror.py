@@ -52,6 +52,8 @@ class Mirror:
     nothing came from events since. ``unknown``: tables to be read again. ``ignored``: sets whose elements
     don't matter."""
 
+    wanted: frozenset[TableId] = frozenset()
+    others: bool = False
     generation: int = 0
     valid: bool = False
     exact: bool = False
@@ -114,11 +116,15 @@ class Mirror:
             self.lose()
             return
         self.generation = change.generation
-        for where in change.many:
-            self.unknown.add(where)
+        if not change.tables.isdisjoint(self.wanted):
             self.exact = False
+        self.unknown.update(change.many & self.wanted)
         if change.messages:
             _Following(self, change.messages).run()
+
+    def matters(self, where: TableId) -> bool:
+        """Whether a table, or that it is there, is anybody's business."""
+        return self.others or where in self.wanted
 
     def mark(self, where: TableId) -> Touched:
         """What is known to have been touched in a table; to be added to."""
@@ -148,7 +154,8 @@ class _Following:
                 mirror.heads.pop(where, None)
                 mirror.tables.pop(where, None)
                 mirror.unknown.discard(where)
-                mirror.mark(where).everything = True
+                if mirror.matters(where):
+                    mirror.mark(where).everything = True
             elif type in (n.NEWSETELEM, n.DELSETELEM):
                 self._elements(payload, gone=type == n.DELSETELEM)
             else:
@@ -161,7 +168,6 @@ class _Following:
         for (where, name, gone), collector in sorted(self._lists.items(), key=lambda each: not each[0][2]):
             if where not in mirror.unknown:
                 self._elements_done(where, name, collector, gone=gone)
-        mirror.exact = False
 
     def _new_table(self, payload: bytes) -> None:
         mirror = self._mirror
@@ -171,8 +177,9 @@ class _Following:
         if known is not None and known.handle == head.handle:
             mirror.tables[head.id] = replace(known, flags=head.flags, owner=head.owner)
             mirror.mark(head.id).head = True
-        else:
-            mirror.unknown.add(head.id)
+        elif mirror.matters(head.id):
+            if head.id in mirror.wanted:
+                mirror.unknown.add(head.id)
             mirror.mark(head.id).everything = True
 
     def _within(self, type: int, table: Table, payload: bytes, found: dict[int, bytes]) -> None:

@@ -232,6 +232,8 @@ class NetfilterSource(Source[Desired, Observed]):
         """From now on this is to be in force."""
         self.mirror.lose()
         self._keep_foreign = not desired.foreign_remove
+        self.mirror.wanted = frozenset(wanted.tables)
+        self.mirror.others = desired.foreign_remove
         filled = {tuple(words.split()) for words in desired.filled}
         self.mirror.ignored = frozenset(
             (where, name)
