@@ -95,3 +95,31 @@ def test_the_rest_converges_and_what_waits_is_healed_when_it_can_be(netns: str, 
             world.close()
 
     asyncio.run(story())
+
+
+def test_ipv6_waits_for_an_mtu_it_can_live_with(netns: str, tmp_path: Path) -> None:
+    batch(netns, "link set lo up", "link add e0 type veth peer name far0", "link set far0 up")
+
+    async def story() -> None:
+        world = World(netns, tmp_path)
+        try:
+            async with world.kept('[link.e0]\naddresses = ["fd00::1/64", "10.0.0.1/24"]\n') as kept:
+                assert kept.loop is not None
+                loop = kept.loop
+                ip(netns, "link set e0 mtu 1000")
+                await kept.until(lambda: bool(loop.conditions))
+                [condition] = loop.conditions.values()
+                assert condition.state is State.PENDING
+                assert condition.text == "needs an MTU of at least 1280 on e0, which has 1000"
+                ip(netns, "link set e0 mtu 1400")
+                await kept.until(lambda: not loop.conditions)
+                assert "fd00::1/64" in ip(netns, "address show dev e0")
+            # an MTU that is declared is raised in the same pass
+            await world.settle('[link.e0]\nmtu = 1280\naddresses = ["fd00::1/64", "10.0.0.1/24"]\n')
+            ip(netns, "link set e0 mtu 1000")
+            await world.settle()
+            assert "fd00::1/64" in ip(netns, "address show dev e0")
+        finally:
+            world.close()
+
+    asyncio.run(story())

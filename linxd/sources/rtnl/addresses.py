@@ -31,6 +31,9 @@ IN_PLACE = frozenset({"metric", "flags", "lifetime", "protocol"})
 """Attributes that NLM_F_REPLACE changes on an existing address (net/ipv4/devinet.c inet_rtm_newaddr,
 net/ipv6/addrconf.c inet6_addr_modify); anything else needs delete and add."""
 
+IPV6_MIN_MTU = 1280
+"""Below it a link has no IPv6 at all (include/net/ipv6.h)."""
+
 
 def key_of(msg: AddrMsg, links: LinkTable) -> Key:
     """Identity: link, address, prefix length."""
@@ -126,6 +129,9 @@ class AddressKind:
         return {}
 
     def creatable(self, want: Address, context: Context) -> str | None:
+        link = context.links.find(want.link)
+        if want.family == AF_INET6 and link is not None and 0 < link.mtu < IPV6_MIN_MTU:
+            return f"needs an MTU of at least {IPV6_MIN_MTU} on {want.link}, which has {link.mtu}"
         return context.hold or None
 
     def needs(self, want: Address) -> tuple[Key, ...]:
