@@ -38,7 +38,10 @@ FOREIGN = (
 def declaration(rng: random.Random) -> str:
     """Some of each kind."""
     v4, v6 = rng.sample(V4, 3), rng.sample(V6, 2)
+    # "take": what a drift puts where nothing was declared yet may be declared next
     text = f"""
+    [scope]
+    on-conflict = "take"
     [link.e0]
     mtu = {rng.choice((1400, 1500))}
     txqueuelen = {rng.choice((500, 1000))}
@@ -53,6 +56,7 @@ def declaration(rng: random.Random) -> str:
     {rng.choice(('master = "b0"', ""))}
     alias = "{rng.choice(("one", "two"))}"
     [link.p1]
+    mtu = 1500
     addresses = [{{ address = "fd55::1/64", nodad = true }}]
     """
     for net in rng.sample(NETS, 3):
@@ -90,6 +94,7 @@ def drift(rng: random.Random) -> str:
             f"route replace {net} via 10.5.0.7",
             f"route replace {net} via 10.5.0.7 metric 5 mtu 1200",
             f"route append {net} via 10.5.0.6",
+            f"route prepend {net} via 10.5.0.6",
             f"route replace blackhole {net} metric 5",
             f"-6 route del {net6}",
             f"-6 route replace {net6} via fd55::7",

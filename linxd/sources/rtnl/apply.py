@@ -106,7 +106,7 @@ class Applier:
                 outcomes.append(Outcome(op))
             else:
                 refused.append(op.key)
-                outcomes.append(Outcome(op, refusal(op, error)))
+                outcomes.append(Outcome(op, self._refused(op, error, view)))
         if ahead:
             keys = {op.key for op in ahead}
             owned.settle(key for key in done if key in keys)
@@ -133,7 +133,7 @@ class Applier:
             self._refresh(op, view)
         if ahead:
             (owned.revert if errors and op.verb is Verb.DELETE else owned.settle)([op.key])
-        return Outcome(op, refusal(op, errors[0]) if errors else _unmet(op, view))
+        return Outcome(op, self._refused(op, errors[0], view) if errors else _unmet(op, view))
 
     def _make(self, op: Op, view: View, owned: Owned) -> Outcome:
         """Create under an index of our choice, written ahead; then set what a link takes only once it is
@@ -143,7 +143,7 @@ class Applier:
         if op.verb is Verb.RECREATE and isinstance(op.have, Have):
             error = self._send((wire.RTM_DELLINK, 0, rt.encode_link(ifindex=op.have.msg.ifindex)))
             if error is not None and error.errno not in ABSENT_ALREADY:
-                return Outcome(op, refusal(op, error))
+                return Outcome(op, self._refused(op, error, view))
             view.links.drop(op.have.msg.ifindex)
         known = [int(entry.facts.get("ifindex", 0)) for entry in owned.of("link").values()]
         ifindex = view.links.free_index(known)
@@ -163,7 +163,7 @@ class Applier:
             owned.revert([op.key])
         if error is not None:
             owned.revert([op.key])
-            return Outcome(op, refusal(op, error))
+            return Outcome(op, self._refused(op, error, view))
         owned.settle([op.key])
         made = replace(op, after=create.after)
         msg = self._refresh(made, view)
@@ -182,7 +182,7 @@ class Applier:
         update = Op(Verb.UPDATE, op.want, seen, changes, after=create.after)
         errors = [error for error in map(self._send, kind.messages(update, view)) if error is not None]
         self._refresh(made, view)
-        return Outcome(made, refusal(update, errors[0]) if errors else _unmet(update, view))
+        return Outcome(made, self._refused(update, errors[0], view) if errors else _unmet(update, view))
 
     def _rename_down(self, op: Op, errors: list[NetlinkError], view: View) -> list[NetlinkError]:
         """Kernels before 6.2 rename only links that are down."""
@@ -214,12 +214,34 @@ class Applier:
             view.links.put(msg)
         return msg
 
+    def _refused(self, op: Op, error: NetlinkError, view: View) -> Condition:
+        """What to say of an op that the kernel refused. A link that it refers to may just have gone: the
+        kernel calls that an invalid argument as well (net/core/rtnetlink.c do_set_master)."""
+        condition = refusal(op, error)
+        if condition.state is not State.FAILED or condition.transient or op.want is None:
+            return condition
+        for name in _refers_to(op, self._kinds[str(op.key[0])]):
+            index = view.links.index(name)
+            if index is not None and self._reader.link(ifindex=index) is None:
+                view.links.drop(index)
+                text = f"needs link {name}, which went away"
+                return replace(condition, state=State.PENDING, text=text, needs=(("link", name),))
+        return condition
+
     def _send(self, message: Message) -> NetlinkError | None:
         try:
             self._requests.request(*message)
         except NetlinkError as error:
             return error
         return None
+
+
+def _refers_to(op: Op, kind: Kind) -> list[str]:
+    """Names of the links of this namespace without which the op can't be done."""
+    names = [str(key[1]) for key in kind.needs(op.want)]
+    if isinstance(op.want, Link) and op.want.master:
+        names.append(op.want.master)
+    return names
 
 
 def _unmet(op: Op, view: View) -> Condition | None:

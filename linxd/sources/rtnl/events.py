@@ -142,9 +142,9 @@ class EventReader:
         key = routes.key_of(msg)
         gone = message.type == wire.RTM_DELROUTE
         if key in desired.routes or self._mine(key):
-            # Of several routes with this key one is gone, or one was appended: only a look tells what is
-            # left.
-            if not gone and message.flags & wire.NLM_F_APPEND:
+            # One that came without taking another's place may stand behind ours or in front of it: only a
+            # look tells.
+            if not gone and not message.flags & wire.NLM_F_REPLACE:
                 return [(key, None)]
             return [(key, GONE if gone else msg)]
         if not gone and desired.foreign_remove and (msg.family, msg.table) in index.tables:

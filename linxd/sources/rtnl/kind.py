@@ -54,11 +54,15 @@ def origin_of(protocol: int) -> Origin:
 @dataclass(frozen=True, slots=True)
 class Have(Generic[M]):
     """An observed object under its identity. ``str(text)`` is what its own tool would call it: many objects
-    are seen and few are spoken of, so a kind may leave making it until then."""
+    are seen and few are spoken of, so a kind may leave making it until then. ``same``: all that the kernel
+    has under this identity, the one in force first, when there are several; ``rivals``: those of them that
+    must go, so that ``msg`` is in force."""
 
     key: Key
     msg: M
     text: object
+    same: tuple[M, ...] = ()
+    rivals: tuple[M, ...] = ()
 
     def words(self) -> str:
         return str(self.text)

@@ -6,7 +6,7 @@ them. Pure bookkeeping over the desired state.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from linxd.patch import Key
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired, Route
@@ -17,13 +17,15 @@ FAMILIES = frozenset({AF_INET, AF_INET6})
 @dataclass(frozen=True, slots=True)
 class Look:
     """Names of links whose own state, addresses and neighbours are looked at (None: all of them), the
-    families of routes, and whether rules are."""
+    families of routes, and whether rules are. ``deep``: (family, table) of routes of which every one under a
+    key of ours is looked at, not only those that bear our mark."""
 
     links: frozenset[str] | None = frozenset()
     addresses: frozenset[str] | None = frozenset()
     neighbours: frozenset[str] | None = frozenset()
     routes: frozenset[int] = frozenset()
     rules: bool = False
+    deep: frozenset[tuple[int, int]] = frozenset()
 
     def __bool__(self) -> bool:
         return (
@@ -41,6 +43,7 @@ class Look:
             _either(self.neighbours, other.neighbours),
             self.routes | other.routes,
             self.rules or other.rules,
+            self.deep | other.deep,
         )
 
     @property
@@ -130,6 +133,12 @@ class Index:
 def look_at(key: Key) -> Look:
     """The smallest look that has this one object in it."""
     return _look_at(str(key[0]), key[1])
+
+
+def look_into(key: Key) -> Look:
+    """The same, and at whatever else the kernel has under its identity."""
+    look = look_at(key)
+    return replace(look, deep=frozenset({(int(key[1]), int(key[2]))})) if key[0] == "route" else look
 
 
 @functools.lru_cache(maxsize=1024)

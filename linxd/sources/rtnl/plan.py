@@ -13,7 +13,7 @@ from linxd.patch import Entry, Key
 from linxd.source import Owned
 from linxd.sources.rtnl import addresses, links, neighbours, routes, rules
 from linxd.sources.rtnl.diff import Plan, Policy, View, diff_kind
-from linxd.sources.rtnl.kind import Have, Kind
+from linxd.sources.rtnl.kind import Have, Kind, origin_of
 from linxd.sources.rtnl.look import NONE, Index
 from linxd.sources.rtnl.model import PROTO_LINXD
 from linxd.sources.rtnl.reader import Observed
@@ -81,7 +81,10 @@ class Planner:
                     chosen_routes |= {key: desired.routes[key] for key in index.routes_of[family] - steady}
                 entries = owned.of("route")
                 claims |= {key: entries[key] for key in entries.keys() - steady if key[1] in look.routes}
-            compare("route", chosen_routes, claims, _within_reach(observed.routes, index, policy))
+            seen = routes.pick(
+                chosen_routes, observed.routes, view, alone=policy.foreign_remove and complete
+            )
+            compare("route", chosen_routes, claims, _within_reach(seen, index, policy))
         if look.rules:
             claims = dict(owned.of("rule"))
             wanted, have = rules.choose_priorities(desired.rules, observed.rules, claims)
@@ -114,4 +117,6 @@ def borne_out(kind: Kind, entry: Entry, seen: Have[Any] | None) -> bool | None:
     a link, the index that was written ahead. None: it is absent."""
     if seen is None:
         return None
+    if any(origin_of(msg.protocol) is Origin.MARK for msg in seen.same):
+        return True
     return kind.origin(seen) is Origin.MARK or ("ifindex" in entry.facts and kind.valid(entry, seen))

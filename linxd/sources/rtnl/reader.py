@@ -8,14 +8,15 @@ nothing.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from linxd.netlink import rt, wire
 from linxd.netlink.errors import DumpInterrupted, NetlinkError
 from linxd.netlink.rt import AddrMsg, LinkMsg, NeighMsg, RouteMsg, RuleMsg
 from linxd.netlink.socket import Requests
-from linxd.patch import Key
+from linxd.patch import Key, Trigger
 from linxd.source import Blocked, Owned, Pass
 from linxd.sources.rtnl import addresses, links, neighbours, routes, rules
 from linxd.sources.rtnl.kind import Have
@@ -24,6 +25,9 @@ from linxd.sources.rtnl.model import AF_INET, AF_INET6, PROTO_LINXD, Desired
 from linxd.sources.rtnl.table import LinkTable
 
 T = TypeVar("T")
+
+CROWD = 1000
+"""So many foreign routes are no burden to a resync."""
 
 ATTEMPTS = 8
 """Tries at a dump that changes while it is read."""
@@ -84,6 +88,8 @@ class Reader:
         self._requests = requests
         self._steady: dict[bytes, Key] = {}
         self._steady_for: object = None
+        self._crowd: dict[int, int] = {}
+        self._wholes = 0
 
     def remember(self, observed: Observed, steady: Iterable[Key]) -> None:
         """These objects were found as declared and in the ledger: their very bytes need no comparing next
@@ -198,54 +204,98 @@ class Reader:
         if names != self._steady_for:
             self._steady_for = names
             self._steady = {}
-        want = index.routes_of[family]
         claims = work.owned.of("route")
-        mine = {key for key in claims if key[1] == family}
-        tables = {table for other, table in index.tables if other == family}
+        ours = index.routes_of[family] | {key for key in claims if key[1] == family}
         if index.desired.foreign_remove:
-            for table in tables:
+            covered = {table for other, table in index.tables if other == family}
+            for table in covered:
                 await self._route_dump(observed, work, None, family=family, table=table)
-            await self._route_dump(observed, work, None, family=family, protocol=PROTO_LINXD)
-            missing = (want | mine) - observed.routes.keys() - observed.steady
+            await self._route_dump(observed, work, None, but=covered, family=family, protocol=PROTO_LINXD)
+        elif observed.look.whole and self._few(family, len(ours), work):
+            self._crowd[family] = await self._route_dump(observed, work, ours, family=family)
+            return
         else:
+            covered = {table for other, table in observed.look.deep if other == family}
+            for table in covered:
+                await self._route_dump(observed, work, ours, family=family, table=table)
             protocols = {PROTO_LINXD}
-            for key in mine:
+            for key in ours & claims.keys():
                 if "protocol" in claims[key].original:
                     protocols.add(int(claims[key].original["protocol"]))
             for protocol in sorted(protocols):
-                keys = None if protocol == PROTO_LINXD else want | mine
-                await self._route_dump(observed, work, keys, family=family, protocol=protocol)
-            missing = (want | mine) - observed.routes.keys() - observed.steady
-        for table in {int(key[2]) for key in missing}:
+                await self._route_dump(observed, work, ours, but=covered, family=family, protocol=protocol)
+        missing = ours - observed.routes.keys() - observed.steady
+        for table in {int(key[2]) for key in missing} - covered:
             await self._route_dump(observed, work, missing, family=family, table=table)
 
-    async def _route_dump(
-        self, observed: Observed, work: Pass[Desired], keys: set[Key] | None, **filters: int
-    ) -> None:
-        """Dump routes; those not in ``keys`` are passed over before they are decoded (None: take all)."""
+    def _few(self, family: int, ours: int, work: Pass[Desired]) -> bool:
+        """Whether all routes are read, with those that stand in front of ours (``ip route prepend``).
 
+        Among a crowd of foreign ones that is done when there is reason to and at every tenth resync; at the
+        others ours are read by their mark, which the kernel sorts out, and a missing one leads to a second
+        look.
+        """
+        crowd = self._crowd.get(family, 0)
+        self._wholes += 1
+        return crowd <= 2 * ours + CROWD or work.trigger is not Trigger.RESYNC or self._wholes % 20 < 2
+
+    async def _route_dump(
+        self,
+        observed: Observed,
+        work: Pass[Desired],
+        keys: set[Key] | None,
+        *,
+        but: Collection[int] = (),
+        **filters: int,
+    ) -> int:
+        """Dump routes. Those neither in ``keys`` (None: all are) nor marked as ours are passed over before
+        they are decoded, and those in tables ``but`` after. Returns how many there were."""
         steady = self._steady
+        found = observed.routes
+        count = 0
 
         def decode(buf: bytes, start: int, end: int) -> tuple[RouteMsg, bytes] | None:
+            nonlocal count
+            count += 1
             raw = buf[start:end]
             key = steady.get(raw)
-            if key is not None:
-                observed.steady.add(key)
+            if key is None:
+                key = ("route", *rt.route_key(buf, start, end))
+                if keys is not None and key not in keys and buf[start + RTM_PROTOCOL] != PROTO_LINXD:
+                    return None
+                met.add(key)
+            elif key not in met:
+                if key not in found:
+                    observed.steady.add(key)
                 return None
-            if keys is not None and ("route", *rt.route_key(buf, start, end)) not in keys:
-                return None
+            else:
+                observed.steady.discard(key)
             return rt.decode_route(buf, start, end), raw
 
-        found = observed.routes
+        met: set[Key] = set()
+        here: dict[Key, list[tuple[RouteMsg, bytes]]] = {}
         for msg, raw in await self._collect(wire.RTM_GETROUTE, rt.query_routes(**filters), decode, work):
-            if msg.flags & RTM_F_CLONED:
+            if not msg.flags & RTM_F_CLONED and msg.table not in but:
+                here.setdefault(routes.key_of(msg), []).append((msg, raw))
+        if keys is None and not observed.steady.isdisjoint(here):
+            # Foreign routes go, and one stands behind a route that needed no comparing: now it does.
+            for key in observed.steady & here.keys():
+                observed.steady.discard(key)
+                self._steady = {raw: other for raw, other in self._steady.items() if other != key}
+            return await self._route_dump(observed, work, keys, but=but, **filters)
+        for key, several in here.items():
+            if key in observed.steady:
                 continue
-            have = routes.have(msg, observed.links)
-            # Of several routes with one key the first is in force; ours counts, where it is among them.
-            before = found.get(have.key)
-            if before is None or (msg.protocol == PROTO_LINXD != before.msg.protocol):
-                found[have.key] = have
-                observed.raw[have.key] = raw
+            msg, raw = several[0]
+            # Of several with one key the first is in force. In dumps by protocol, ours counts.
+            if key in found and msg.protocol != PROTO_LINXD:
+                continue
+            found[key] = routes.have(msg, observed.links)
+            if len(several) == 1:
+                observed.raw[key] = raw
+            else:
+                found[key] = replace(found[key], same=tuple(msg for msg, _ in several))
+        return count
 
     # -- slices ---------------------------------------------------------------------------------------------
 
@@ -275,6 +325,8 @@ class Reader:
 
 
 RTM_F_CLONED = 0x200
+RTM_PROTOCOL = 5
+"""Where struct rtmsg (include/uapi/linux/rtnetlink.h) has the protocol."""
 
 
 def recognise(table: LinkTable, owned: Owned) -> None:

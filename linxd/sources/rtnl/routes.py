@@ -7,6 +7,7 @@ A route is replaced in one step (NLM_F_REPLACE), so that traffic never misses it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from linxd.netlink import rt, wire
 from linxd.netlink.rt import RouteMsg
@@ -24,6 +25,8 @@ METRICS = {
     15: "quickack", 16: "congctl", 17: "fastopen_no_cookie",
 }  # fmt: skip
 """RTAX_* of include/uapi/linux/rtnetlink.h, by the names of ip-route(8)."""
+RIVAL = "other route of this key"
+"""The attribute under which a route is spoken of that is in force in the place of ours."""
 
 _TYPE_NAMES = {number: name for name, number in ROUTE_TYPES.items()}
 
@@ -37,6 +40,38 @@ def key_of(msg: RouteMsg) -> Key:
 def have(msg: RouteMsg, links: LinkTable) -> Have[RouteMsg]:
     """An observed route under its identity."""
     return Have(key_of(msg), msg, _Text(msg, links))
+
+
+def pick(
+    want: Mapping[Key, Route], seen: Mapping[Key, Have[RouteMsg]], context: Context, *, alone: bool
+) -> Mapping[Key, Have[RouteMsg]]:
+    """Where the kernel has several routes under one key (``ip route prepend``, ``append``, IPv6 routes of
+    sorts that don't merge): the one that counts as the object is that as wanted, else the one with our mark,
+    else the one in force.
+
+    Those in force before it are its rivals; with ``alone`` (foreign routes go) the others are too, but for
+    the kernel's own and leased ones.
+    """
+    several = {key: have for key, have in seen.items() if have.same}
+    if not several:
+        return seen
+    kind = RouteKind()
+    picked: dict[Key, Have[RouteMsg]] = {}
+    for key, have in several.items():
+        same = have.same
+        at = next((at for at, msg in enumerate(same) if msg.protocol == PROTO_LINXD), 0)
+        spec = want.get(key)
+        if spec is not None:
+            fits = (
+                n for n, msg in enumerate(same) if not kind.changes(spec, replace(have, msg=msg), context)
+            )
+            at = next(fits, at)
+        one = replace(have, msg=same[at], text=_Text(same[at], context.links))
+        rivals = same[:at]
+        if alone:
+            rivals += tuple(msg for msg in same[at + 1 :] if kind.reached(replace(have, msg=msg), context))
+        picked[key] = replace(one, rivals=rivals if spec is not None else ())
+    return {**seen, **picked}
 
 
 class _Text:
@@ -94,6 +129,9 @@ class RouteKind:
     def changes(self, want: Route, have: Have[RouteMsg], context: Context) -> tuple[Change, ...]:
         msg = have.msg
         found: list[Change] = []
+        if have.rivals:
+            said = " and ".join(words(rival, context.links) for rival in have.rivals)
+            found.append(Change(RIVAL, said, None))
         if msg.type != want.type:
             found.append(Change("type", _TYPE_NAMES.get(msg.type, str(msg.type)), _TYPE_NAMES[want.type]))
         if want.type == 1 or want.nexthops or want.via or want.dev:
@@ -145,7 +183,8 @@ class RouteKind:
         found.append(Change("nexthop", have_text, want_text))
 
     def origin(self, have: Have[RouteMsg]) -> Origin:
-        return origin_of(have.msg.protocol)
+        origins = [origin_of(msg.protocol) for msg in have.rivals or (have.msg,)]
+        return Origin.DAEMON if Origin.DAEMON in origins else origins[0]
 
     def original(
         self, want: Route | None, have: Have[RouteMsg], changes: Sequence[Change]
@@ -153,7 +192,7 @@ class RouteKind:
         return {"protocol": str(have.msg.protocol)}
 
     def owner(self, have: Have[RouteMsg]) -> str:
-        return f"protocol {protocol_name(have.msg.protocol)}"
+        return ", ".join(f"protocol {protocol_name(msg.protocol)}" for msg in have.rivals or (have.msg,))
 
     def waits(self, want: Route, changes: Sequence[Change], context: Context) -> Waits:
         return Waits(tuple(changes))
@@ -195,8 +234,14 @@ class RouteKind:
         protocol = PROTO_LINXD
         if op.after is not None and "protocol" in op.after.original:
             protocol = int(op.after.original["protocol"])
+        messages: list[Message] = []
+        if op.changes and op.changes[0].attribute == RIVAL:
+            assert isinstance(op.have, Have)
+            messages += [(wire.RTM_DELROUTE, 0, _delete(msg)) for msg in op.have.rivals]
+            if len(op.changes) == 1:
+                return messages
         flags = wire.NLM_F_CREATE | (wire.NLM_F_EXCL if op.verb is Verb.CREATE else wire.NLM_F_REPLACE)
-        return [(wire.RTM_NEWROUTE, flags, _new(want, protocol, context.links))]
+        return [*messages, (wire.RTM_NEWROUTE, flags, _new(want, protocol, context.links))]
 
 
 def _same_way(

@@ -8,6 +8,7 @@ do. It takes its sockets as arguments and knows neither the loop that drives it 
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ from linxd.sources.rtnl.apply import Applier
 from linxd.sources.rtnl.diff import Plan, settle
 from linxd.sources.rtnl.events import EventReader
 from linxd.sources.rtnl.kind import GONE
-from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, look_at
+from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, look_at, look_into
 from linxd.sources.rtnl.model import Desired
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
@@ -132,7 +133,7 @@ class RtnlSource(Source[Desired, Observed]):
             run.named(hint)
             kind = str(key[0])
             if look_only or kind == "rule" or hint.seen is None:
-                now |= look_at(key)
+                now |= look_into(key) if hint.seen is None else look_at(key)
                 if kind == "link":
                     later |= self.index.after_link(str(key[1]))
                 continue
@@ -212,6 +213,8 @@ class RtnlSource(Source[Desired, Observed]):
         ):
             if outcome.condition is not None:
                 run.hold(outcome.op, outcome.condition)
+                if outcome.condition.errno == errno.EEXIST:
+                    looks.add(look_into(outcome.op.key))  # somebody was faster, or there are several
             else:
                 run.did(outcome.op)
                 looks.update(self._looks_after(outcome.op))
