@@ -104,14 +104,16 @@ def find(ref: Ref) -> Namespace:
             os.close(pidfd)
         raise
     try:
-        seen = os.fstat(fd)
-        cookie = cookie_of(fd)
+        inode = inode_of(fd)
+        # Where we are already, as a unit's process is, no privilege is needed to look.
+        home = inode == path_inode("/proc/thread-self/ns/net")
+        cookie = cookie_of() if home else cookie_of(fd)
         return Namespace(
             ref,
             fd,
-            (seen.st_dev, seen.st_ino),
+            inode,
             cookie,
-            home=cookie == cookie_of(),
+            home=home,
             host=cookie == host_cookie(),
             pidfd=pidfd,
             cgroup=cgroup,
@@ -121,6 +123,36 @@ def find(ref: Ref) -> Namespace:
             if descriptor >= 0:
                 os.close(descriptor)
         raise
+
+
+def locate(ref: Ref) -> str:
+    """A path at which the namespace can be opened by those who may. Raises NotThere, Refused, OSError.
+
+    It needs no privilege, and is to be asked in the host's namespace, which it refuses.
+    """
+    host = netns_of("/proc/self")
+    pid = 0
+    match ref.kind:
+        case "path":
+            fd = _open_path(ref.value)
+            inode = inode_of(fd)
+            os.close(fd)
+            if inode != path_inode("/proc/self/ns/net"):
+                return ref.value
+        case "pid":
+            pid = int(ref.value)
+        case "unit":
+            cgroup = unit_cgroup(ref.value)
+            if cgroup is None:
+                raise NotThere(f"unit {ref.value} does not run")
+            pid = _container_process(ref.value, cgroup)
+    if pid:
+        its = netns_of(f"/proc/{pid}")
+        if its is None:
+            raise NotThere(f"there is no process {pid}")
+        if its != host:
+            return f"/proc/{pid}/ns/net"
+    raise Refused(f"{ref} is the host's own network namespace, which only the scope host may touch")
 
 
 def _open_path(path: str) -> int:
@@ -152,7 +184,7 @@ def _open_pid(pid: int) -> tuple[int, int]:
             raise NotThere(f"there is no process {pid}") from None
         raise
     try:
-        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        fd = _open_of(pid)
     except (FileNotFoundError, ProcessLookupError):
         os.close(pidfd)
         raise NotThere(f"process {pid} has ended") from None
@@ -164,6 +196,17 @@ def _open_pid(pid: int) -> tuple[int, int]:
         os.close(pidfd)
         raise NotThere(f"process {pid} has ended")
     return fd, pidfd
+
+
+def _open_of(pid: int) -> int:
+    """The namespace of a process. Others' may be opened by those only who might trace them, but ours is
+    known without that."""
+    try:
+        return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        if netns_of(f"/proc/{pid}") != netns_of("/proc/thread-self"):
+            raise
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def ended(pidfd: int) -> bool:
@@ -198,8 +241,8 @@ def unit_cgroup(unit: str, roots: tuple[str, ...] = _CGROUP_ROOTS) -> str | None
 
 
 def _container_process(unit: str, cgroup: str) -> int:
-    """The oldest process of a unit that is not in our own network namespace: a supervisor sits in that."""
-    home = netns_of("/proc/self")
+    """The oldest process of a unit that is not in the host's namespace, where a supervisor sits."""
+    host = netns_of("/proc/1") or netns_of("/proc/self")
     oldest: tuple[int, int] | None = None
     for pid in processes(cgroup):
         try:
@@ -207,7 +250,7 @@ def _container_process(unit: str, cgroup: str) -> int:
                 started = int(file.read().rpartition(b")")[2].split()[19])
         except (OSError, IndexError, ValueError):
             continue
-        if netns_of(f"/proc/{pid}") not in (None, home):
+        if netns_of(f"/proc/{pid}") not in (None, host):
             oldest = min(oldest or (started, pid), (started, pid))
     if oldest is None:
         raise NotThere(f"no process of {unit} is in a network namespace of its own")
@@ -301,6 +344,12 @@ def boot_id() -> str:
 # -- asked of it later -------------------------------------------------------------------------------------
 
 
+def inode_of(fd: int) -> tuple[int, int]:
+    """What names an open namespace as long as it lives."""
+    seen = os.fstat(fd)
+    return seen.st_dev, seen.st_ino
+
+
 def path_inode(path: str) -> tuple[int, int] | None:
     """What a path names now, None for nothing."""
     try:
@@ -325,10 +374,10 @@ def is_replaced(namespace: Namespace) -> bool:
     if namespace.ref.kind != "path":
         return False
     try:
-        other = find(namespace.ref)
+        fd = _open_path(namespace.ref.value)
     except (NotThere, Refused, OSError):
         return False
     try:
-        return other.inode != namespace.inode
+        return inode_of(fd) != namespace.inode
     finally:
-        other.close()
+        os.close(fd)

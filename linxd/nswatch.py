@@ -13,11 +13,14 @@ import os
 import select
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
-from linxd.netns import Namespace, NotThere, Ref, ended, find, path_inode, processes
+from linxd.netns import Namespace, NotThere, Ref, ended, path_inode, processes
 
 WAIT = 60.0
 """Seconds for which a namespace that is not there yet is waited for."""
+
+Found = TypeVar("Found")
 
 _UNIT_POLL = 0.1
 _IN_MODIFY, _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x2, 0x40, 0x80, 0x100, 0x200
@@ -119,8 +122,9 @@ class _Bells:
         self._open.clear()
 
 
-async def wait_for(ref: Ref, *, seconds: float = WAIT) -> Namespace:
-    """The namespace, as soon as it is there. Raises as `find` does, NotThere when the time is up.
+async def wait_for(ref: Ref, look: Callable[[Ref], Found], *, seconds: float = WAIT) -> Found:
+    """What ``look`` (`find`, `locate`) finds, as soon as the namespace is there. Raises as it does, NotThere
+    when the time is up.
 
     A process is not waited for: a pid names one that runs, or by now a stranger.
     """
@@ -134,7 +138,7 @@ async def wait_for(ref: Ref, *, seconds: float = WAIT) -> Namespace:
                 # First listen, then look: nothing falls in between.
                 bells.hang_path(ref.value)
             try:
-                return find(ref)
+                return look(ref)
             except NotThere:
                 left = end - time.monotonic()
                 if left <= 0 or ref.kind not in ("path", "unit"):

@@ -17,6 +17,8 @@ from typing import Any
 ROOT = "/run/linxd-state"
 STATUS = "status.json"
 LEDGER = ".ledger"
+LOCKS = ".lock"
+"""Below the root; no scope is called so."""
 
 
 def root(option: str | None = None) -> str:
@@ -37,7 +39,8 @@ def scopes(base: str) -> tuple[str, ...]:
     """The scopes that have a directory, by name."""
     try:
         with os.scandir(base) as entries:
-            return tuple(sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False)))
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            return tuple(name for name in names if not name.startswith("."))
     except OSError:
         return ()
 
@@ -92,21 +95,23 @@ class Busy(Exception):  # noqa: N818 - an answer, not a fault
 
 
 class Lock:
-    """The lock on a namespace, by its cookie, for as long as it is held. It ends with the process."""
+    """The lock on a namespace, by its cookie, for as long as it is held. It ends with the process.
+
+    Locks have a directory of their own: those who run as another user than root may write there, and not
+    where scopes keep what they own.
+    """
 
     def __init__(self, base: str, cookie: int, scope: str) -> None:
         """Raises Busy, OSError."""
-        os.makedirs(base, 0o755, exist_ok=True)
-        self._path = _path(base, cookie)
+        directory = os.path.join(base, LOCKS)
+        with contextlib.suppress(FileExistsError):
+            os.makedirs(base, 0o755, exist_ok=True)
+            os.mkdir(directory, 0o755)
+        self._path = os.path.join(directory, str(cookie))
         while True:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = os.open(self._path, flags, 0o644)
+            self._fd, ours = _open(self._path)
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _same(self._fd, self._path):
-                    break
-                # It was removed by its last holder between our open and our lock.
-                os.close(self._fd)
             except OSError as error:
                 held = os.pread(self._fd, 4096, 0)
                 os.close(self._fd)
@@ -114,6 +119,15 @@ class Lock:
                     raise
                 pid, name = _holder(held)
                 raise Busy(pid, name) from None
+            if ours and _same(self._fd, self._path):
+                break
+            # It was removed by its last holder between our open and our lock; or it was left by another
+            # user's process that was killed, and can't be written to.
+            if not ours and _same(self._fd, self._path):
+                os.unlink(self._path)
+            os.close(self._fd)
+        # Others have to see who holds it, whatever the umask is.
+        os.fchmod(self._fd, 0o644)
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()} {scope}\n".encode(), 0)
 
@@ -126,30 +140,33 @@ class Lock:
             self._fd = -1
 
 
+def _open(path: str) -> tuple[int, bool]:
+    """A lock's file, and whether it can be written to. Raises OSError."""
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644), True
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | flags), False
+
+
 def holders(base: str) -> Iterator[tuple[int, str, int]]:
     """Who holds a lock now: pid, scope and the namespace's cookie. Looks, and takes no lock even for a
     moment."""
+    directory = os.path.join(base, LOCKS)
     try:
-        names = [name for name in os.listdir(base) if name.startswith(_PREFIX)]
+        names = os.listdir(directory)
         with open("/proc/locks") as locks:
             held = {fields[5] for fields in map(str.split, locks) if fields[1] == "FLOCK"}
     except OSError:
         return
     for name in names:
         with contextlib.suppress(OSError, ValueError):
-            cookie = int(name.removeprefix(_PREFIX))
-            descriptor = os.open(os.path.join(base, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            cookie = int(name)
+            descriptor = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             with open(descriptor, "rb") as file:
                 seen = os.fstat(descriptor)
                 if f"{os.major(seen.st_dev):02x}:{os.minor(seen.st_dev):02x}:{seen.st_ino}" in held:
                     yield (*_holder(file.read(4096)), cookie)
-
-
-_PREFIX = ".lock-"
-
-
-def _path(base: str, cookie: int) -> str:
-    return os.path.join(base, f"{_PREFIX}{cookie}")
 
 
 def _same(descriptor: int, path: str) -> bool:

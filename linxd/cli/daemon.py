@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -18,16 +19,21 @@ from collections.abc import Callable, Sequence
 from linxd import __version__, statedir
 from linxd.cli.terminal import Lines
 from linxd.config import ConfigError, ScopeConfig, load
-from linxd.log import ERROR, INFO, NOTICE, WARNING, Entry, news
-from linxd.netns import Namespace, NotThere, Refused, enter, is_replaced
+from linxd.control import Answer, Control, ask
+from linxd.log import ERROR, NOTICE, WARNING, Entry, news
+from linxd.netns import Namespace, NotThere, Refused, enter, find, is_replaced
 from linxd.nswatch import WAIT, Watch, wait_for
+from linxd.reload import Reloader, faults
 from linxd.serve import Served
+from linxd.systemd.jobs import stopped_for_good
 from linxd.systemd.journal import Journal, connected
 from linxd.systemd.notify import Notifier
 
-STOPPED, UNAVAILABLE, SOFTWARE, REPLACED, CONFIGURATION = 0, 69, 70, 75, 78
+STOPPED, FAILED, UNAVAILABLE, SOFTWARE, REPLACED, CONFIGURATION = 0, 1, 69, 70, 75, 78
 """Exit codes, after sysexits.h."""
 
+RELOAD = 90.0
+"""Seconds within which a reload has to be answered: longer than it may take."""
 GRACE = 0.3
 """Seconds in which a namespace may come back under its name, for it to count as replaced."""
 
@@ -45,6 +51,7 @@ signals:
 
 exit codes:
   0    stopped, or the namespace is gone
+  1    --reload: the files do not load
   69   no namespace within 60 s, or another linxd serves it
   70   an error of linxd's own
   75   the namespace was replaced by another one of the same name
@@ -75,6 +82,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--state-dir", metavar="DIR", help=f"where to keep what is owned (default: {statedir.ROOT})"
     )
+    parser.add_argument(
+        "--reload",
+        action="store_true",
+        help="have the linxd that serves NAME read its files again, and wait; 1 if they do not load",
+    )
     parser.add_argument("--debug", action="store_true", help="say more, with tracebacks")
     parser.add_argument("--version", action="version", version=f"linxd {__version__}")
     return parser
@@ -83,6 +95,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; returns its exit code."""
     options = parser().parse_args(arguments)
+    if options.reload:
+        return _reload(options.scope, statedir.root(options.state_dir))
     logging.basicConfig(
         level=logging.DEBUG if options.debug else logging.CRITICAL, format="%(name)s: %(message)s"
     )
@@ -101,6 +115,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sink.close()
 
 
+def _reload(name: str, base: str) -> int:
+    """Ask the daemon of a scope to reload; what it says goes to stderr."""
+    try:
+        answer = ask(os.path.join(base, name), "reload", seconds=RELOAD)
+    except OSError as error:
+        answer = Answer(False, (f"no linxd answers for scope {name}: {error.strerror or error}",))
+    for line in answer.lines:
+        print(line, file=sys.stderr)
+    return STOPPED if answer.done else FAILED
+
+
 def _main(options: argparse.Namespace, sink: Callable[[Entry], None]) -> int:
     name: str = options.scope
 
@@ -116,11 +141,6 @@ def _main(options: argparse.Namespace, sink: Callable[[Entry], None]) -> int:
     except Exit as end:
         sink(news(name, str(end), priority=ERROR))
         return end.code
-
-
-def faults(name: str, error: ConfigError, what: str) -> Entry:
-    """The entry for files that do not load: every fault in a line of its own."""
-    return news(name, what, priority=ERROR, details=[str(fault) for fault in error.faults])
 
 
 class Asked:
@@ -171,11 +191,19 @@ async def _serve(
             raise Exit(UNAVAILABLE, f"can't enter {namespace.ref}: {error.strerror}") from None
         served = Served(config, namespace, base, directory, sink, notifier)
         watch = Watch(namespace, lambda: served.scope.end(gone=True)) if config.name != "host" else None
+        if watch is not None:
+            stack.callback(watch.close)
+        reload = Reloader(served.scope, read, sink, notifier)
+        control = Control(directory, {"reload": lambda: _answer(reload)})
+        stack.callback(control.close)
         try:
-            await _until_ended(served, read, asked, sink, notifier)
-        finally:
-            if watch is not None:
-                watch.close()
+            await control.open()
+        except OSError as error:
+            sink(news(config.name, f"no control socket: {error.strerror}", priority=WARNING))
+        await _until_ended(served, reload, asked, notifier)
+        if watch is not None:
+            watch.close()
+        control.close()
         gone = served.scope.gone
         if not gone:
             return STOPPED
@@ -186,11 +214,18 @@ async def _serve(
         return REPLACED if replaced else STOPPED
 
 
+async def _answer(reload: Reloader) -> Answer:
+    try:
+        return Answer(True, await reload())
+    except ConfigError as error:
+        return Answer(False, tuple(str(fault) for fault in error.faults))
+
+
 async def _namespace(
     config: ScopeConfig, stop: asyncio.Event, sink: Callable[[Entry], None], notifier: Notifier
 ) -> Namespace | None:
     """The namespace, waited for if need be; None when we are stopped before it is there."""
-    search = asyncio.ensure_future(wait_for(config.netns))
+    search = asyncio.ensure_future(wait_for(config.netns, find))
     stopped = asyncio.ensure_future(stop.wait())
     try:
         done, _ = await asyncio.wait({search, stopped}, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
@@ -223,15 +258,14 @@ async def _replaced(namespace: Namespace) -> bool:
     netns add c1` is two steps."""
     if namespace.ref.kind == "path":
         with contextlib.suppress(NotThere, Refused, OSError):
-            (await wait_for(namespace.ref, seconds=GRACE)).close()
+            (await wait_for(namespace.ref, find, seconds=GRACE)).close()
     return is_replaced(namespace)
 
 
 async def _until_ended(
     served: Served,
-    read: Callable[[], ScopeConfig],
+    reload: Reloader,
     asked: Asked,
-    sink: Callable[[Entry], None],
     notifier: Notifier,
 ) -> None:
     """Run the scope until it ends, and do meanwhile what signals ask for."""
@@ -241,24 +275,17 @@ async def _until_ended(
     async def reloads() -> None:
         while await asked.reload.wait():
             asked.reload.clear()
-            notifier.send(RELOADING="1")
-            try:
-                # Reading a large file takes time, and the loops have work to do.
-                config = await asyncio.to_thread(read)
-            except ConfigError as error:
-                sink(faults(scope.config.name, error, "reload failed, what was active stays active"))
-            else:
-                for fault in config.warnings:
-                    sink(news(config.name, str(fault), priority=WARNING))
-                await scope.declare(config)
-                sink(news(config.name, f"reloaded: {scope.state}", priority=INFO))
-            notifier.send(READY="1")
+            with contextlib.suppress(ConfigError):
+                await reload()
 
     async def stops() -> None:
         await asked.stop.wait()
-        # Under a service manager only it knows whether this is a stop or a restart, and keeping is right for
-        # both.
-        if scope.config.on_stop == "remove" and not notifier and not scope.gone:
+        # Under a service manager only it knows whether this is a stop or the first half of a restart.
+        if (
+            scope.config.on_stop == "remove"
+            and not scope.gone
+            and (not notifier or await stopped_for_good())
+        ):
             release = asyncio.ensure_future(served.release())
             hurry = asyncio.ensure_future(asked.hurry.wait())
             await asyncio.wait({release, hurry}, return_when=asyncio.FIRST_COMPLETED)

@@ -130,7 +130,8 @@ def test_the_end_of_the_namespace_is_the_end_of_the_process_and_nothing_holds_it
     assert "is gone" in daemon.text
     held = [path for path in Path("/proc").glob("[0-9]*/ns/net") if _inode(path) == inode]
     assert held == []
-    assert [path.name for path in state.iterdir()] == [netns]
+    assert sorted(path.name for path in state.iterdir()) == [".lock", netns]
+    assert list((state / ".lock").iterdir()) == []
 
 
 def _inode(path: Path) -> int:

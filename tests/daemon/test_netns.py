@@ -252,7 +252,7 @@ def test_a_namespace_that_comes_later_is_waited_for(netns: str) -> None:
     ip("netns", "del", netns)
 
     async def work() -> int:
-        waiting = asyncio.create_task(wait_for(path_ref(netns), seconds=10))
+        waiting = asyncio.create_task(wait_for(path_ref(netns), find, seconds=10))
         await asyncio.sleep(0)
         await asyncio.to_thread(ip, "netns", "add", netns)
         space = await waiting
@@ -267,7 +267,7 @@ def test_waiting_sees_directories_come_too(tmp_path: Path, netns: str) -> None:
     path = tmp_path / "a" / "b" / "ns"
 
     async def work() -> None:
-        waiting = asyncio.create_task(wait_for(Ref("path", str(path)), seconds=10))
+        waiting = asyncio.create_task(wait_for(Ref("path", str(path)), find, seconds=10))
         await asyncio.sleep(0)
         path.parent.mkdir(parents=True)
         path.symlink_to(f"/run/netns/{netns}")
@@ -280,7 +280,7 @@ def test_waiting_is_bounded_and_leaves_nothing_open(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
     for ref in (Ref("path", str(tmp_path / "no")), Ref("unit", "linxd-test-no-such.scope")):
         with pytest.raises(NotThere):
-            asyncio.run(wait_for(ref, seconds=0.05))
+            asyncio.run(wait_for(ref, find, seconds=0.05))
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 

@@ -28,7 +28,7 @@ def test_the_second_is_told_who_is_the_first(tmp_path: Path) -> None:
     lock.release()
     assert list(holders(base)) == []
     Lock(base, 4711, "c2").release()
-    assert os.listdir(base) == []
+    assert list(Path(base).rglob("*")) == [Path(base, ".lock")]
 
 
 def test_a_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""What systemd has in mind for us: whether a stop is a stop, or half of a restart or of a shutdown.
+
+It asks by systemctl, for which there need be no library; no answer in time is no answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from linxd.culprit import cgroup_paths, unit_of
+
+ANSWER = 0.2
+"""Seconds within which there is an answer, or none."""
+
+
+async def stopped_for_good() -> bool:
+    """Whether our own unit is being stopped because somebody wants it stopped. False as well where nobody
+    can tell."""
+    unit = own_unit()
+    if unit is None:
+        return False
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(ANSWER):
+            jobs, system = await asyncio.gather(
+                _ask("list-jobs", "--plain", "--no-legend", unit), _ask("is-system-running")
+            )
+            kinds = [line.split()[2] for line in jobs.splitlines() if line.split()[1:2] == [unit]]
+            return kinds == ["stop"] and system.strip() not in ("", "stopping", "offline", "unknown")
+    return False
+
+
+def own_unit() -> str | None:
+    """The unit that this process belongs to."""
+    with contextlib.suppress(OSError), open("/proc/self/cgroup", "rb") as file:
+        return unit_of(cgroup_paths(file.read()))
+    return None
+
+
+async def _ask(*words: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        "systemctl",
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        return (await process.communicate())[0].decode("utf-8", "replace")
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
