@@ -151,7 +151,7 @@ def test_release_deletes_what_was_made_and_leaves_what_was_found(ctl: Ctl, netns
     assert text.splitlines() == ["- ip route delete 198.51.100.0/24 dev lo", f"{netns}: released, 1 op"]
     assert ip(netns, "route", "show") == ""
     assert "192.0.2.1/32" in ip(netns, "address", "show", "dev", "lo")
-        assert list(ctl.state.rglob("*")) == [ctl.state / ".lock"]
+    assert list(ctl.state.rglob("*")) == [ctl.state / ".lock"]
     assert ctl("release", netns) == f"{netns}: released, 0 ops\n"
 
 
