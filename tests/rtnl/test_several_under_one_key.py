@@ -93,8 +93,8 @@ def test_a_look_at_everything_finds_it_too(netns: str, tmp_path: Path) -> None:
 
 
 def test_ipv6_routes_that_do_not_merge(netns: str, tmp_path: Path) -> None:
-    """A prohibit and a gateway route of one metric stand side by side, and a replace takes the place of its own
-    sort."""
+    """A prohibit and a gateway route of one metric stand side by side, and a replace takes the place of its
+    own sort."""
     prepared(netns)
 
     async def story() -> None:

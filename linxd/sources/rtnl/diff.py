@@ -7,7 +7,7 @@ all it speaks of. It does no I/O and keeps nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,6 +27,8 @@ class Policy:
     take: bool = False
     foreign_remove: bool = False
     complete: bool = True
+    ours: Callable[[Key], bool] = lambda key: False
+    """Whether an object is declared or in the ledger, be it looked at now or not."""
 
 
 @dataclass(slots=True)
@@ -96,7 +98,7 @@ def diff_kind(
         else:
             plan.adopt.append((key, None))
     for key, seen in have.items():
-        if key in want or key in claims:
+        if key in want or key in claims or policy.ours(key):
             continue
         reach = policy.foreign_remove and policy.complete and kind.reached(seen, view)
         decision = decide(

@@ -184,7 +184,7 @@ class EventReader:
         if before is not None and before.name != msg.name:
             self._recognise(table)
             return [*self._about_link(name), *self._about_link(msg.name)]
-        if before is not None and _same(before, msg):
+        if before is not None and name == msg.name and _same(before, msg):
             return []
         return self._about_link(name)
 

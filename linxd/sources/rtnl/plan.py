@@ -46,7 +46,19 @@ class Planner:
         desired = index.desired
         look = observed.look
         view = self.view(observed.links, index)
-        policy = Policy(desired.take, desired.foreign_remove, complete)
+        declared: Mapping[str, Mapping[Key, object]] = {
+            "link": index.links,
+            "address": desired.addresses,
+            "neighbour": desired.neighbours,
+            "route": desired.routes,
+            "rule": desired.rules,
+        }
+        policy = Policy(
+            desired.take,
+            desired.foreign_remove,
+            complete,
+            lambda key: key in declared[str(key[0])] or owned.get(key) is not None,
+        )
         plan = Plan()
 
         def compare(

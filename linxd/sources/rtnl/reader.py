@@ -125,7 +125,7 @@ class Reader:
         else:
             for name in look.addresses:
                 ifindex = table.index(name)
-                if ifindex is not None:
+                if ifindex is not None and table.name(ifindex) == name:
                     for family in (AF_INET, AF_INET6):
                         await self._addresses(observed, rt.query_addrs(family=family, ifindex=ifindex), work)
         await self._neighbours(observed, index, work)
@@ -161,7 +161,8 @@ class Reader:
                 return
             table.drop(known)
         msg = self.link(name=name)
-        if msg is not None and msg.name == name:
+        # One known under another name was renamed just now: its event tells, and leads to a look of its own.
+        if msg is not None and msg.name == name and msg.ifindex not in table.by_index:
             table.put(msg)
 
     # -- addresses and neighbours ---------------------------------------------------------------------------
@@ -185,7 +186,7 @@ class Reader:
                 )
         for name in names:
             ifindex = observed.links.index(name)
-            if ifindex is None:
+            if ifindex is None or observed.links.name(ifindex) != name:
                 continue
             for proxy in (False, True):
                 payload = rt.query_neighs(ifindex=ifindex, proxy=proxy)

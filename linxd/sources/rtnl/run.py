@@ -26,6 +26,7 @@ class Run:
         self._wrote: dict[Key, int] = {}
         self._residual: dict[Key, tuple[Change, ...]] = {}
         self._refused: set[Key] = set()
+        self._clashed: set[Key] = set()
 
     def named(self, hint: Hint) -> None:
         """An event named an object: who did it, and when we read of it."""
@@ -63,6 +64,14 @@ class Run:
     def gave_up(self, op: Op) -> bool:
         """Refused or held back in this pass already: not again before the next."""
         return op.key in self._refused and self.conditions[op.key].state is not State.PENDING
+
+    def first_clash(self, op: Op) -> bool:
+        """Whether the object was, for the first time in this pass, there already when it was to be made:
+        somebody was faster, or one event told of one of several. Another look tells what to do."""
+        if op.key in self._clashed:
+            return False
+        self._clashed.add(op.key)
+        return True
 
     def is_churn(self, op: Op, proven: set[Key]) -> bool:
         """Whether the kernel keeps another form than we wrote twice in this pass, acknowledged both times.

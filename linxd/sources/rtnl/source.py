@@ -212,9 +212,10 @@ class RtnlSource(Source[Desired, Observed]):
             order(todo), self._planner.view(observed.links, self.index), work
         ):
             if outcome.condition is not None:
-                run.hold(outcome.op, outcome.condition)
-                if outcome.condition.errno == errno.EEXIST:
-                    looks.add(look_into(outcome.op.key))  # somebody was faster, or there are several
+                if outcome.condition.errno == errno.EEXIST and run.first_clash(outcome.op):
+                    looks.add(look_into(outcome.op.key))
+                else:
+                    run.hold(outcome.op, outcome.condition)
             else:
                 run.did(outcome.op)
                 looks.update(self._looks_after(outcome.op))
