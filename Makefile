@@ -5,8 +5,8 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 VENV := .venv/.stamp
 # What ships runs on Debian's own Python and Debian's packages; the rest is for tests.
-RUNTIME := python3-pyroute2 iproute2 nftables procps
-TESTING := python3-venv python3-systemd python3-dbus-next strace gcc libc6-dev linux-libc-dev
+RUNTIME := python3 iproute2 nftables procps
+TESTING := python3-venv python3-pyroute2 python3-systemd python3-dbus-next strace gcc libc6-dev linux-libc-dev
 BED := qemu-system-x86 mmdebstrap e2fsprogs
 
 .PHONY: help demo check lint test vm bench setup setup-test venv clean

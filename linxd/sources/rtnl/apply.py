@@ -222,8 +222,8 @@ class Applier:
             return condition
         for name in _refers_to(op, self._kinds[str(op.key[0])]):
             index = view.links.index(name)
-            if index is not None and self._reader.link(ifindex=index) is None:
-                view.links.drop(index)
+            if index is None or self._reader.link(ifindex=index) is None:
+                view.links.drop(index or 0)
                 text = f"needs link {name}, which went away"
                 return replace(condition, state=State.PENDING, text=text, needs=(("link", name),))
         return condition
