@@ -216,7 +216,7 @@ def _compare_parent(want: Link, msg: LinkMsg, context: Context, found: list[Chan
 
 
 def _compare_options(want: Link, msg: LinkMsg, links: LinkTable, found: list[Change]) -> None:
-    from linxd.sources.rtnl.info import decode_info  # pyroute2's classes, for links with options alone
+    from linxd.sources.rtnl.info import decode_info  # for links with options alone
 
     assert want.kind is not None
     attributes = KINDS[want.kind].attributes
