@@ -121,7 +121,7 @@ def build(
     attach = read_attach(reader, table["attach"], name) if "attach" in table else ()
 
     rtnl = Desired(
-        links=_up(declared, routes),
+        links=_other_ends(_up(declared, routes)),
         addresses={item.key: item for item, _ in declared.addresses.items()},
         routes={item.key: item for item, _ in routes.items()},
         rules={item.key: item for item, _ in rules.items()},
@@ -163,6 +163,27 @@ def _up(declared: Declared, routes: Entries[Route]) -> dict[str, Link]:
         name: replace(link, up=True) if link.up is None and (link.kind is not None or name in used) else link
         for name, (link, _) in declared.links.items()
     }
+
+
+def _other_ends(links: dict[str, Link]) -> dict[str, Link]:
+    """With the other ends of pairs that lie in this namespace as links of their own: what `peer` says of
+    them holds, beside what they may say themselves."""
+    for link in list(links.values()):
+        peer = link.peer
+        if peer is None or peer.scope:
+            continue
+        other = links.get(peer.name, Link(peer.name, where=link.where))
+        said = {"mtu": peer.mtu, "mac": peer.mac}
+        links[peer.name] = replace(
+            other,
+            up=peer.up,
+            master=peer.master if other.master is None else other.master,
+            attributes={
+                **other.attributes,
+                **{key: value for key, value in said.items() if value is not None},
+            },
+        )
+    return links
 
 
 def declare(
