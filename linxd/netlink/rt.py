@@ -14,6 +14,7 @@ from linxd.netlink.rtlink import (
     query_links,
 )
 from linxd.netlink.rtneigh import NeighMsg, decode_neigh, encode_neigh, query_neigh, query_neighs
+from linxd.netlink.rtnsid import NOT_ASSIGNED, decode_nsid, encode_nsid
 from linxd.netlink.rtroute import (
     Metrics,
     Nexthop,
@@ -27,6 +28,7 @@ from linxd.netlink.rtroute import (
 from linxd.netlink.rtrule import RuleMsg, decode_rule, encode_rule, query_rules
 
 __all__ = [
+    "NOT_ASSIGNED",
     "AddrMsg",
     "LinkMsg",
     "Metrics",
@@ -38,12 +40,14 @@ __all__ = [
     "decode_addr",
     "decode_link",
     "decode_neigh",
+    "decode_nsid",
     "decode_route",
     "decode_rule",
     "encode_addr",
     "encode_altnames",
     "encode_link",
     "encode_neigh",
+    "encode_nsid",
     "encode_route",
     "encode_rule",
     "query_addrs",

@@ -26,6 +26,8 @@ from linxd.netlink.socket import Events, Requests, open_netlink
 from linxd.patch import Patch, Report, State, Trigger
 from linxd.source import Pass
 from linxd.sources.rtnl.events import GROUPS
+from linxd.sources.rtnl.hostside import GROUPS as HOST_GROUPS
+from linxd.sources.rtnl.hostside import HostSide
 from linxd.sources.rtnl.model import Desired
 from linxd.sources.rtnl.source import RtnlSource
 
@@ -77,13 +79,26 @@ def batch(netns: str, *commands: str) -> None:
 class World:
     """A namespace, the source that keeps it, and what both said."""
 
-    def __init__(self, netns: str, directory: Path, *, ledger: MemoryLedger | None = None) -> None:
+    def __init__(
+        self,
+        netns: str,
+        directory: Path,
+        *,
+        ledger: MemoryLedger | None = None,
+        host: str = "",
+        host_events: bool = True,
+    ) -> None:
+        """``host``: the namespace that plays the host."""
         self.netns = netns
         self.directory = directory
         self.ledger = MemoryLedger() if ledger is None else ledger
         self.fd = os.open(f"/run/netns/{netns}", os.O_RDONLY | os.O_CLOEXEC)
         self.sent: list[bytes] = []
         self.requests = Requests(open_netlink(netns_fd=self.fd), tap=self.sent.append)
+        self.sent_to_host: list[bytes] = []
+        self.host_fd = os.open(f"/run/netns/{host}", os.O_RDONLY | os.O_CLOEXEC) if host else -1
+        self.host_events = host_events
+        self.host_requests: Requests | None = None
         self.source = self.new_source()
         self.reports: list[Report] = []
         self._arrived = asyncio.Event()
@@ -92,15 +107,33 @@ class World:
 
     def new_source(self) -> RtnlSource:
         """A fresh source, as after a restart: it remembers nothing, the ledger does."""
-        return RtnlSource(self.requests, lambda: Events(open_netlink(netns_fd=self.fd), GROUPS))
+        return RtnlSource(
+            self.requests, lambda: Events(open_netlink(netns_fd=self.fd), GROUPS), host=self.host_side
+        )
+
+    def host_side(self) -> HostSide | None:
+        """The way to the namespace that plays the host."""
+        if self.host_fd < 0:
+            return None
+        if self.host_requests is None:
+            self.host_requests = Requests(open_netlink(netns_fd=self.host_fd), tap=self.sent_to_host.append)
+        events = (
+            (lambda: Events(open_netlink(netns_fd=self.host_fd), HOST_GROUPS)) if self.host_events else None
+        )
+        return HostSide(self.host_requests, self.requests, events)
 
     def restart(self) -> None:
         """Forget all but the ledger."""
         self.source = self.new_source()
 
     def close(self) -> None:
+        self.source.close()
         self.requests.close()
         os.close(self.fd)
+        if self.host_requests is not None:
+            self.host_requests.close()
+        if self.host_fd >= 0:
+            os.close(self.host_fd)
 
     # -- what is declared -----------------------------------------------------------------------------------
 
@@ -133,9 +166,13 @@ class World:
     async def quiet(self) -> Report:
         """A pass that finds nothing to do and writes nothing: on the wire, not by its own word."""
         before = len(self.sent)
+        to_host = len(self.sent_to_host)
         report = await self.go()
         assert report.drifted == (), [op.describe() for op in report.drifted]
         assert self.writes(before) == []
+        assert [
+            m.type for d in self.sent_to_host[to_host:] for m in wire.messages(d) if m.type not in READS
+        ] == []
         return report
 
     def writes(self, since: int = 0) -> list[int]:
@@ -188,9 +225,14 @@ class World:
         """What a look at everything would do now, through a second socket and without doing it."""
         requests = Requests(open_netlink(netns_fd=self.fd))
         with requests:
-            other = RtnlSource(requests, lambda: Events(open_netlink(netns_fd=self.fd), GROUPS))
+            other = RtnlSource(
+                requests, lambda: Events(open_netlink(netns_fd=self.fd), GROUPS), host=self.host_side
+            )
             work: Pass[Desired] = Pass(self.desired, self.ledger, write=False)
-            return other.diff(await other.observe(work), self.desired, self.ledger)
+            try:
+                return other.diff(await other.observe(work), self.desired, self.ledger)
+            finally:
+                other.close()
 
     def forgive(self) -> None:
         """Start counting heals anew: drifts that a test causes are no fight."""

@@ -130,6 +130,7 @@ class Applier:
                 view.links.drop(op.have.msg.ifindex)
         else:
             errors = self._rename_down(op, errors, view)
+            errors += self._set_host_end(op)
             self._refresh(op, view)
         if ahead:
             (owned.revert if errors and op.verb is Verb.DELETE else owned.settle)([op.key])
@@ -145,6 +146,8 @@ class Applier:
             if error is not None and error.errno not in ABSENT_ALREADY:
                 return Outcome(op, self._refused(op, error, view))
             view.links.drop(op.have.msg.ifindex)
+        if self._reader.host is not None and op.want.parent is not None and op.want.parent.scope:
+            self._reader.host.introduce()
         known = [int(entry.facts.get("ifindex", 0)) for entry in owned.of("link").values()]
         ifindex = view.links.free_index(known)
         create = replace(op, verb=Verb.CREATE, have=None)
@@ -181,6 +184,7 @@ class Applier:
         )
         update = Op(Verb.UPDATE, op.want, seen, changes, after=create.after)
         errors = [error for error in map(self._send, kind.messages(update, view)) if error is not None]
+        errors += self._set_host_end(update)
         self._refresh(made, view)
         return Outcome(made, self._refused(update, errors[0], view) if errors else _unmet(update, view))
 
@@ -212,7 +216,14 @@ class Applier:
         msg = self._reader.link(ifindex=index) if index else None
         if msg is not None:
             view.links.put(msg)
+        if self._reader.host is not None and isinstance(op.want, Link):
+            self._reader.host.look([op.want], view.links)
         return msg
+
+    def _set_host_end(self, op: Op) -> list[NetlinkError]:
+        host = self._reader.host
+        error = host.set(op.want, op.changes) if host is not None and isinstance(op.want, Link) else None
+        return [] if error is None else [error]
 
     def _refused(self, op: Op, error: NetlinkError, view: View) -> Condition:
         """What to say of an op that the kernel refused. A link that it refers to may just have gone: the

@@ -14,7 +14,7 @@ from typing import Any
 from linxd.ownership import Action, Decision, Origin, Seen, decide
 from linxd.patch import Change, Claim, Condition, Entry, Key, Op, State, Verb
 from linxd.source import noted
-from linxd.sources.rtnl.kind import Have, Kind, settled
+from linxd.sources.rtnl.kind import Have, HostLinks, Kind, settled
 from linxd.sources.rtnl.model import Link
 from linxd.sources.rtnl.table import LinkTable
 
@@ -37,9 +37,7 @@ class View:
 
     links: LinkTable
     declared: Mapping[str, Link] = field(default_factory=dict)
-    host: LinkTable | None = None
-    host_fd: int | None = None
-    host_nsid: int | None = None
+    host: HostLinks | None = None
     hold: str = ""
 
     def coming(self, name: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from linxd.netlink.rt import LinkMsg
 from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op
 from linxd.sources.rtnl.model import PROTO_LINXD, Link
@@ -68,6 +69,24 @@ class Have(Generic[M]):
         return str(self.text)
 
 
+class HostLinks(Protocol):
+    """The host's links that a scope refers to (`linxd.sources.rtnl.hostside`). ``fd``: its namespace;
+    ``nsid``: the id that this has in the scope's."""
+
+    links: LinkTable
+    fd: int
+    nsid: int
+
+    def index(self, name: str) -> int | None:
+        """The ifindex of one of the host's links, None when it is not there."""
+
+    def name(self, ifindex: int) -> str:
+        """The name of one of the host's links."""
+
+    def end_of(self, link: str) -> LinkMsg | None:
+        """The host end of a veth of ours, None when it has none there."""
+
+
 class Context(Protocol):
     """What a kind may look at: the links, those that this patch is about to make, and of the host what a
     scope may refer to (None in the host's own scope, and where nothing refers to it). ``hold``: why no
@@ -75,9 +94,7 @@ class Context(Protocol):
 
     links: LinkTable
     declared: Mapping[str, Link]
-    host: LinkTable | None
-    host_fd: int | None
-    host_nsid: int | None
+    host: HostLinks | None
     hold: str
 
     def coming(self, name: str) -> bool:

@@ -14,6 +14,7 @@ from linxd.netlink import rt, wire
 from linxd.netlink.rt import LinkMsg
 from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op, Verb
+from linxd.sources.rtnl import hostside
 from linxd.sources.rtnl.attributes import COMMON, KINDS
 from linxd.sources.rtnl.kind import (
     IFF_ALLMULTI,
@@ -74,6 +75,12 @@ class LinkKind:
             peer = links.name(msg.link) if msg.link and msg.link_netnsid is None else "(elsewhere)"
             if peer != want.peer.name:
                 found.append(Change("peer", peer, want.peer.name))
+        if want.peer is not None and want.peer.scope and context.host is not None:
+            end = context.host.end_of(want.name)
+            if end is None:
+                found.append(Change("peer", "(elsewhere)", f"host:{want.peer.name}"))
+            else:
+                found += hostside.differences(want.peer, end, context.host.links)
         for name, value in want.attributes.items():
             observed = common_value(msg, name)
             if observed != value:
@@ -114,14 +121,18 @@ class LinkKind:
             return "is not there, and its kind is not declared"
         if want.kind == "veth" and want.peer is None:
             return "comes with the other end of the pair, which is not there"
-        refers = (want.parent is not None and want.parent.scope) or (
-            want.peer is not None and want.peer.scope
-        )
-        if refers and context.host_fd is None:
+        if not hostside.refers(want):
+            return None
+        host = context.host
+        if host is None:
             return "refers to a link of the host, to which this process has no way"
-        host = context.host if want.parent is not None and want.parent.scope else None
-        if host is not None and want.parent is not None and host.index(want.parent.name) is None:
+        if want.parent is not None and want.parent.scope and host.index(want.parent.name) is None:
             return f"needs link {want.parent}, which is not there"
+        if want.peer is not None and want.peer.scope:
+            taken = host.links.find(want.peer.name)
+            if taken is not None:
+                what = taken.kind or "physical"
+                return f"needs the name {want.peer.name} in the host, which a {what} link there has"
         return None
 
     def waits(self, want: Link, changes: Sequence[Change], context: Context) -> Waits:
@@ -134,6 +145,10 @@ class LinkKind:
                     reasons.append(f"needs link {want.master} as its master, which is not there")
                     needs = (("link", want.master),)
                 possible.remove(change)
+            elif change.attribute == "peer.master" and want.peer is not None and want.peer.master:
+                if context.host is not None and context.host.index(want.peer.master) is None:
+                    reasons.append(f"needs link host:{want.peer.master}, which is not there")
+                    possible.remove(change)
             elif change.attribute == "state" and want.up and context.hold:
                 reasons.append(context.hold)
                 possible.remove(change)
@@ -158,7 +173,13 @@ class LinkKind:
         names = [want.master] if want.master else []
         if want.parent is not None and not want.parent.scope:
             names.append(want.parent.name)
-        return tuple(f"{name} is {context.links.index(name)}" for name in names)
+        words = [f"{name} is {context.links.index(name)}" for name in names]
+        if context.host is not None:
+            above = [want.parent.name] if want.parent is not None and want.parent.scope else []
+            if want.peer is not None and want.peer.scope and want.peer.master:
+                above.append(want.peer.master)
+            words += [f"host:{name} is {context.host.index(name)}" for name in above]
+        return tuple(words)
 
     def valid(self, entry: Entry, have: Have[LinkMsg]) -> bool:
         return entry.facts.get("ifindex") == have.msg.ifindex
@@ -189,7 +210,7 @@ def info_kind(kind: str) -> str:
 def _changeable(want: Link, attribute: str) -> bool:
     if attribute in IMMUTABLE:
         return False
-    if attribute in ("name", "master", "state") or attribute.startswith("port."):
+    if attribute in ("name", "master", "state") or attribute.startswith(("port.", hostside.PEER)):
         return True
     if attribute in want.options and want.kind is not None:
         return KINDS[want.kind].attributes[attribute].changeable
@@ -259,7 +280,7 @@ def _create(want: Link, ifindex: int, context: Context) -> Message:
     if want.parent is not None:
         if want.parent.scope:
             parent = context.host.index(want.parent.name) if context.host is not None else None
-            netnsid = context.host_nsid
+            netnsid = context.host.nsid if context.host is not None else None
         else:
             parent = context.links.index(want.parent.name)
     registered = KINDS[want.kind]
@@ -268,7 +289,7 @@ def _create(want: Link, ifindex: int, context: Context) -> Message:
             want.peer.name,
             mtu=want.peer.mtu,
             mac=want.peer.mac,
-            netns_fd=context.host_fd if want.peer.scope else None,
+            netns_fd=context.host.fd if want.peer.scope and context.host is not None else None,
             ifindex=0 if want.peer.scope else ifindex + 1,
         )
     else:

@@ -13,7 +13,7 @@ from linxd.patch import Entry, Key
 from linxd.source import Owned
 from linxd.sources.rtnl import addresses, links, neighbours, routes, rules
 from linxd.sources.rtnl.diff import Plan, Policy, View, diff_kind
-from linxd.sources.rtnl.kind import Have, Kind, origin_of
+from linxd.sources.rtnl.kind import Have, HostLinks, Kind, origin_of
 from linxd.sources.rtnl.look import NONE, Index
 from linxd.sources.rtnl.model import PROTO_LINXD
 from linxd.sources.rtnl.reader import Observed
@@ -35,10 +35,12 @@ class Planner:
 
     def __init__(self, hold: Callable[[], str] = lambda: "") -> None:
         self._hold = hold
+        self.host: HostLinks | None = None
+        """What the scope refers to of the host, where it does and can."""
 
     def view(self, table: LinkTable, index: Index) -> View:
         """What kinds may look at."""
-        return View(table, index.desired.links, hold=self._hold())
+        return View(table, index.desired.links, host=self.host, hold=self._hold())
 
     def plan(self, observed: Observed, index: Index, owned: Owned, *, complete: bool) -> Plan:
         """Compare everything that ``observed`` covers. ``complete``: foreign objects may be judged as

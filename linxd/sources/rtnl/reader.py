@@ -19,6 +19,7 @@ from linxd.netlink.socket import Requests
 from linxd.patch import Key, Trigger
 from linxd.source import Blocked, Owned, Pass
 from linxd.sources.rtnl import addresses, links, neighbours, routes, rules
+from linxd.sources.rtnl.hostside import HostSide
 from linxd.sources.rtnl.kind import Have
 from linxd.sources.rtnl.look import Index, Look
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, PROTO_LINXD, Desired
@@ -86,6 +87,8 @@ class Reader:
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
+        self.host: HostSide | None = None
+        """The way to what declared links refer to in the host's namespace, where they do."""
         self._steady: dict[bytes, Key] = {}
         self._steady_for: object = None
         self._crowd: dict[int, int] = {}
@@ -118,6 +121,10 @@ class Reader:
             for name in look.links:
                 self._look_at_link(name, table)
         recognise(table, work.owned)
+        if self.host is not None:
+            declared = index.desired.links
+            names = declared if look.links is None else look.links & declared.keys()
+            self.host.look((declared[name] for name in names), table)
         observed = Observed(table, look)
         if look.addresses is None:
             for family in (AF_INET, AF_INET6):

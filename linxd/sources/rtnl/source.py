@@ -20,6 +20,7 @@ from linxd.sources.rtnl import addresses, neighbours, routes
 from linxd.sources.rtnl.apply import Applier
 from linxd.sources.rtnl.diff import Plan, settle
 from linxd.sources.rtnl.events import EventReader
+from linxd.sources.rtnl.hostside import HostSide, HostWatch, refers
 from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, look_at, look_into
 from linxd.sources.rtnl.model import Desired
@@ -40,7 +41,8 @@ class RtnlSource(Source[Desired, Observed]):
     """Links, addresses, routes, rules and neighbours of the namespace that ``requests`` was opened in.
 
     ``events`` opens a new event socket in that namespace. ``identify`` names the process behind a port id,
-    at once. ``hold`` says why no address may be added and no link set up yet, "" when they may.
+    at once. ``hold`` says why no address may be added and no link set up yet, "" when they may. ``host``
+    opens the way to the host's links, when something declared refers to one; None where there is no way.
     """
 
     name: ClassVar[str] = "rtnl"
@@ -54,8 +56,12 @@ class RtnlSource(Source[Desired, Observed]):
         *,
         identify: Callable[[int], Culprit | None] = lambda port: None,
         hold: Callable[[], str] = lambda: "",
+        host: Callable[[], HostSide | None] = lambda: None,
     ) -> None:
         self.requests = requests
+        self._open_host = host
+        self._host: HostSide | None = None
+        self._watch: Watch | None = None
         self._open_events = events
         self._identify = identify
         self._reader = Reader(requests)
@@ -108,7 +114,15 @@ class RtnlSource(Source[Desired, Observed]):
 
     def subscribe(self, notify: Callable[[Hint], None]) -> Subscription:
         """Hints from rtnetlink's multicast groups. Raises OSError."""
-        return EventReader(self._open_events(), self, notify, self._identify)
+        self._watch = Watch(EventReader(self._open_events(), self, notify, self._identify), notify)
+        self._watch.follow(self._host)
+        return self._watch
+
+    def close(self) -> None:
+        """Let go of the host's namespace, if it was referred to. The request socket is the caller's."""
+        if self._host is not None:
+            self._host.close()
+        self._host = self._reader.host = self._planner.host = None
 
     # -- passes ---------------------------------------------------------------------------------------------
 
@@ -118,6 +132,12 @@ class RtnlSource(Source[Desired, Observed]):
             self.index = Index(work.desired)
             self._proven.clear()
             self._reader.forget()
+            if self._host is not None:
+                self._host.forget()
+            elif any(refers(link) for link in work.desired.links.values()):
+                self._host = self._reader.host = self._planner.host = self._open_host()
+                if self._watch is not None:
+                    self._watch.follow(self._host)
 
     async def _heal(self, run: Run) -> None:
         """Objects that events named, first; then what may have gone silently with them."""
@@ -255,6 +275,32 @@ class RtnlSource(Source[Desired, Observed]):
             observed.routes[key] = routes.have(seen, self.links)
         elif key[0] == "neighbour":
             observed.neighbours[key] = neighbours.have(seen, self.links)
+
+
+class Watch:
+    """A subscription to the events of the scope's namespace and, where links refer to the host's, to those
+    of its links."""
+
+    def __init__(self, events: EventReader, notify: Callable[[Hint], None]) -> None:
+        self._events = events
+        self._notify = notify
+        self._host: HostWatch | None = None
+
+    def follow(self, host: HostSide | None) -> None:
+        """From now on the host's links count too."""
+        if host is not None and self._host is None:
+            self._host = host.subscribe(self._told)
+
+    def close(self) -> None:
+        """No hint comes after this."""
+        self._events.close()
+        if self._host is not None:
+            self._host.close()
+
+    def _told(self, links: list[str]) -> None:
+        now = time.monotonic()
+        for name in links:
+            self._notify(Hint(("link", name), at=now))
 
 
 def _bears_out(observed: Observed) -> Callable[[Key, Entry], bool | None]:
