@@ -296,7 +296,10 @@ def _waits_for(op: Op, error: NetlinkError) -> str:
         return ""
     text = error.text.lower()
     if isinstance(want, Route):
-        if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH) and (want.via or want.nexthops):
+        unreachable = error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+        # EINVAL: what is at the gateway's address now is no gateway (a blackhole, an address of our own).
+        unusable = "nexthop has invalid gateway" in text or "gateway can not be a local address" in text
+        if (unreachable or unusable) and (want.via or want.nexthops):
             via = want.via or ", ".join(hop.via for hop in want.nexthops if hop.via)
             return f"a way to its gateway {via}"
         if want.prefsrc and ("prefsrc" in text or "source address" in text):

@@ -230,7 +230,7 @@ class EventReader:
         for mine in (key, open_key):
             if mine in desired.rules or self._mine(mine):
                 return [(mine, None)]
-        if desired.foreign_remove and desired.rules:
+        if desired.foreign_remove:
             return [(key, None)]
         return []
 

@@ -32,9 +32,11 @@ _TYPE_NAMES = {number: name for name, number in ROUTE_TYPES.items()}
 
 
 def key_of(msg: RouteMsg) -> Key:
-    """Identity: family, table, destination, tos (v4 alone), metric."""
+    """Identity: family, table, destination, tos (v4 alone), metric; and the source prefix of one that is for
+    packets from there alone, which nobody declares (as `linxd.netlink.rt.route_key`)."""
     tos = msg.tos if msg.family == AF_INET else 0
-    return ("route", msg.family, msg.table, msg.dst, tos, msg.metric)
+    key = ("route", msg.family, msg.table, msg.dst, tos, msg.metric)
+    return key if msg.src is None else (*key, msg.src)
 
 
 def have(msg: RouteMsg, links: LinkTable) -> Have[RouteMsg]:
@@ -91,6 +93,8 @@ def words(msg: RouteMsg, links: LinkTable) -> str:
     """The route as `ip route` would list it, without run-time state."""
     type_word = "" if msg.type == 1 else _TYPE_NAMES.get(msg.type, str(msg.type)) + " "
     text = type_word + ("default" if msg.dst in ("0.0.0.0/0", "::/0") else msg.dst)
+    if msg.src:
+        text += f" from {msg.src}"
     if msg.gateway:
         text += f" via {msg.gateway}"
     if msg.oif:
@@ -299,6 +303,7 @@ def _delete(msg: RouteMsg) -> bytes:
     return rt.encode_route(
         family=msg.family,
         dst=msg.dst,
+        src=msg.src,
         tos=msg.tos,
         table=msg.table,
         protocol=msg.protocol,

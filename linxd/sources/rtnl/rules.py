@@ -86,6 +86,13 @@ def choose_priorities(
     """
     rules = dict(wanted)
     seen = {key: _pick(same, wanted.get(key), claims.get(key)) for key, same in observed.items()}
+    for key, claim in claims.items():
+        if key not in wanted and "priority" in claim.facts:
+            # Not declared any more: its claim is still about the rule of the priority that was chosen.
+            chosen: Key = (*key[:2], int(claim.facts["priority"]), *key[3:])
+            if chosen in seen and chosen not in wanted and chosen not in claims:
+                match = seen.pop(chosen)
+                seen[key] = Have(key, match.msg, match.text)
     open_rules = [(key, rule) for key, rule in wanted.items() if rule.priority is None]
     if not open_rules:
         return rules, seen

@@ -17,6 +17,10 @@ only (net/core/dev.c dev_index_reserve), so that an index in the ledger never co
 link."""
 
 
+LAST_INDEX = 1 << 30
+"""Links with higher ones are not counted on from: the numbers end at 2**31 - 1."""
+
+
 class LinkTable:
     """Links as last seen. Kept by the source over passes and corrected by each look and each event."""
 
@@ -79,4 +83,5 @@ class LinkTable:
     def free_index(self, known: Iterable[int] = ()) -> int:
         """An index for a new link: one that no link has, that none of ``known`` had, and that the kernel,
         which counts upwards from 1, will not give to anybody else's."""
-        return max(FIRST_INDEX - 1, *self.by_index, *known) + 1 if self.by_index or known else FIRST_INDEX
+        used = (index for index in (*self.by_index, *known) if index < LAST_INDEX)
+        return max(FIRST_INDEX - 1, *used) + 1

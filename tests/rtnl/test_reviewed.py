@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""What a second pair of eyes found: cases between the rows of the ownership table and between two looks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linxd.patch import Report, State
+
+from .harness import World, batch, ip
+
+
+def run(netns: str, path: Path, story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+    """Tell a story of one world."""
+    with contextlib.closing(World(netns, path)) as world:
+        asyncio.run(asyncio.wait_for(story(world), 60))
+
+
+def said(report: Report) -> list[tuple[State, str]]:
+    return [(condition.state, condition.name) for condition in report.conditions]
+
+
+def test_a_rule_without_a_priority_goes_though_a_hand_made_it_anew(netns: str, tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.settle('[[rule]]\nfrom = "10.9.0.0/24"\ntable = 100\n')
+        batch(netns, "rule del from 10.9.0.0/24", "rule add from 10.9.0.0/24 table 100 priority 32765")
+        await world.settle()
+        await world.settle("")
+        assert "10.9.0.0/24" not in ip(netns, "rule show")
+
+    run(netns, tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    ("declared", "in_the_way", "out_of_it"),
+    [
+        (
+            'to = "fd77::/64"\nvia = "fd00::2"',
+            ["address add fd00::2/64 dev e0 nodad"],
+            ["address del fd00::2/64 dev e0"],
+        ),
+        # Without any address there is no table of local ones, and every address counts as a broadcast.
+        (
+            'to = "192.0.2.0/24"\nvia = "10.0.0.2"\ndev = "e0"\nonlink = true',
+            [],
+            ["address add 10.9.9.9/32 dev e0"],
+        ),
+    ],
+)
+def test_a_gateway_that_can_be_none_now_is_waited_for(
+    declared: str, in_the_way: list[str], out_of_it: list[str], netns: str, tmp_path: Path
+) -> None:
+    async def story(world: World) -> None:
+        batch(netns, "link add e0 type veth peer name far0", "link set far0 up", "link set e0 up")
+        ip(netns, "address add fd00::1/64 dev e0 nodad")
+        for command in in_the_way:
+            ip(netns, command)
+        async with world.kept(f"[[route]]\n{declared}\n"):
+            assert [state for state, _ in said(world.reports[-1])] == [State.PENDING]
+            await world.sabotage(*out_of_it)
+            await world.until(lambda: "proto 76" in ip(netns, "route") + ip(netns, "-6 route"))
+        await world.quiet()
+
+    run(netns, tmp_path, story)
+
+
+def test_a_link_with_the_highest_index_is_not_counted_on_from(netns: str, tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        ip(netns, "link add x index 2147483647 type bridge")
+        await world.settle('[link.br0]\nkind = "bridge"\n')
+
+    run(netns, tmp_path, story)
+
+
+def test_a_foreign_rule_goes_on_its_event_where_no_rule_is_declared(netns: str, tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async with world.kept('[scope]\nforeign = "remove"\n[link.lo]\n'):
+            await world.sabotage("rule add from 10.0.0.0/8 table 55")
+            await world.until(lambda: "10.0.0.0/8" not in ip(netns, "rule show"))
+
+    run(netns, tmp_path, story)
+
+
+def test_a_route_for_one_source_is_another_one(netns: str, tmp_path: Path) -> None:
+    declared = """
+    [link.e0]
+    addresses = [{ address = "fd00::1/64", nodad = true }]
+    [[route]]
+    to = "default"
+    family = "inet6"
+    via = "fd00::2"
+    """
+
+    async def story(world: World) -> None:
+        batch(netns, "link add e0 type veth peer name far0", "link set far0 up", "link set e0 up")
+        ip(netns, "address add fd00::1/64 dev e0 nodad")
+        narrow = "default from fd99::/64 via fd00::9"
+        ip(netns, f"-6 route add {narrow} dev e0 metric 1024 proto 42")
+        await world.settle(declared)
+        assert narrow in ip(netns, "-6 route show default")
+        async with world.kept():
+            writes = len(world.sent)
+            await world.sabotage(
+                f"-6 route replace {narrow} dev e0 metric 1024 proto 42 mtu 1400",
+                f"-6 route del {narrow} dev e0 metric 1024 proto 42",
+                f"-6 route add {narrow} dev e0 metric 1024",
+                "-6 route del default via fd00::2",
+            )
+            await world.until(lambda: "via fd00::2 dev e0 proto 76" in ip(netns, "-6 route show default"))
+            assert len(world.writes(writes)) == 1
+            assert narrow in ip(netns, "-6 route show default")
+        await world.settle('[scope]\nforeign = "remove"\n' + declared)
+        assert narrow not in ip(netns, "-6 route show default")
+
+    run(netns, tmp_path, story)
