@@ -117,6 +117,7 @@ class Scope:
         self._overriding: ScopeState | None = None
         self._filtered = False
         """Whether the ruleset has loaded once in this namespace."""
+        self._beginning: asyncio.Task[None] | None = None
         self._errands: set[asyncio.Task[Any]] = set()
         for name in ORDER:
             # A section that went while we were away has left objects behind which are un-declared now.
@@ -162,7 +163,7 @@ class Scope:
 
     async def run(self) -> None:
         """Run until `end` is called or the namespace is gone. Removes nothing."""
-        begin = asyncio.create_task(self._begin())
+        begin = self._beginning = asyncio.create_task(self._begin())
         try:
             await self._over.wait()
         finally:
@@ -177,8 +178,11 @@ class Scope:
 
     async def _begin(self) -> None:
         for name in ORDER:
-            if name in self._parts:
-                part = self._launch(name)
+            part = self._parts.get(name)
+            if part is not None:
+                # A reload may have been faster.
+                if name not in self._tasks:
+                    self._launch(name)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(part.answered.wait(), FIRST_PASS)
         self.ready.set()
@@ -205,7 +209,7 @@ class Scope:
         )
         return part
 
-    def _launch(self, name: str) -> Part:
+    def _launch(self, name: str) -> None:
         part = self._parts[name]
 
         async def run() -> None:
@@ -214,7 +218,6 @@ class Scope:
                 self.end(gone=True)
 
         self._tasks[name] = asyncio.create_task(run(), name=f"{self.config.name}/{name}")
-        return part
 
     async def _stop(self) -> None:
         for part in self._parts.values():
@@ -278,8 +281,11 @@ class Scope:
     async def declare(self, config: ScopeConfig) -> None:
         """From now on this is declared. Returns when every loop has reached it, or has had its time.
 
-        What can't change while the scope runs (its namespace) stays as it was, and the log says so.
+        What can't change while the scope runs (its namespace) stays as it was, and the log says so. Once it
+        stops, nothing changes any more.
         """
+        if self._overriding is ScopeState.STOPPING:
+            return
         before, self.config = self.config, config
         if config.netns != before.netns:
             text = f"netns is {config.netns} now; that takes a restart, until then it stays {before.netns}"
@@ -296,7 +302,8 @@ class Scope:
                     self._launch(name)
             await self._settled(self._parts.values())
         finally:
-            self._override(None)
+            if self.state is ScopeState.RELOADING:
+                self._override(None)
 
     async def _settled(self, parts: Iterable[Part]) -> None:
         async def reach(part: Part) -> None:
@@ -316,6 +323,9 @@ class Scope:
         """
         left: list[str] = []
         self._override(ScopeState.STOPPING)
+        if self._beginning is not None:
+            # No loop may begin now with what was declared.
+            self._beginning.cancel()
         for name in reversed(ORDER):
             part = self._parts.get(name)
             if part is not None:
@@ -323,10 +333,16 @@ class Scope:
         return left
 
     async def _release(self, part: Part) -> list[str]:
+        part.declare(NOTHING[part.name])
+        if part.name not in self._tasks:
+            # Its turn had not come; what it owns since an earlier time goes all the same.
+            self._launch(part.name)
+        if part.loop is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(part.answered.wait(), PATIENCE)
         if part.loop is None or part.ledger is None:
             return [f"{part.name}: {part.status.last_error or 'has not begun'}"]
         part.loop.resume()
-        part.declare(NOTHING[part.name])
         try:
             report = await asyncio.wait_for(part.reached(), PATIENCE)
         except TimeoutError:
