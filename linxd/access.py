@@ -7,7 +7,10 @@ here.
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -23,10 +26,14 @@ from linxd.sources.netfilter.events import GROUPS as NFT_GROUPS
 from linxd.sources.netfilter.events import LINK_GROUPS
 from linxd.sources.netfilter.source import NetfilterSource
 from linxd.sources.rtnl.events import GROUPS
+from linxd.sources.rtnl.hostside import GROUPS as HOST_GROUPS
+from linxd.sources.rtnl.hostside import HostSide
 from linxd.sources.rtnl.source import RtnlSource
 from linxd.sources.sysctl.procfs import Procfs
 from linxd.sources.sysctl.source import SysctlSource
 from linxd.sources.sysctl.watch import GROUPS as SYSCTL_GROUPS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -34,7 +41,9 @@ class Kernel:
     """Opens sources in the namespace that the process is in, whose cookie is ``cookie``.
 
     ``directory``: where ledgers lie. ``identifier`` names culprits, None names none. ``ports``: port ids of
-    the sockets that are open, for it to know as ours.
+    the sockets that are open, for it to know as ours. ``handed``: an rtnetlink socket of the host's
+    namespace, where one was handed in; without it ``host_fd``, that namespace itself, is the way there,
+    which takes root.
     """
 
     directory: str
@@ -42,6 +51,8 @@ class Kernel:
     boot_id: str
     identifier: Identifier | None = None
     ports: set[int] = field(default_factory=set)
+    handed: socket.socket | None = None
+    host_fd: int | None = None
 
     def open(self, name: str, hold: Callable[[], str] = lambda: "") -> Opened:
         """A source by its name. Raises OSError."""
@@ -60,10 +71,39 @@ class Kernel:
 
     def _rtnl(self, hold: Callable[[], str]) -> Opened:
         requests = self._requests(NETLINK_ROUTE)
+        host: list[Requests] = []
+
+        def way() -> HostSide | None:
+            try:
+                found = self._host_side(requests)
+            except OSError as error:
+                log.debug("no way to the host's links: %s", error)
+                return None
+            host.append(found[0])
+            return found[1]
+
+        def close() -> None:
+            source.close()
+            for each in (requests, *host):
+                self._close(each)
+
         source = RtnlSource(
-            requests, lambda: _events(NETLINK_ROUTE, GROUPS), identify=self._writer, hold=hold
+            requests, lambda: _events(NETLINK_ROUTE, GROUPS), identify=self._writer, hold=hold, host=way
         )
-        return Opened(source, lambda: self._close(requests))
+        return Opened(source, close)
+
+    def _host_side(self, home: Requests) -> tuple[Requests, HostSide]:
+        if self.handed is not None:
+            # What systemd listens on must not join a group: it would start the service for an event.
+            requests = Requests(self.handed.dup())
+            side = HostSide(requests, home)
+        else:
+            if self.host_fd is None:
+                raise OSError(errno.ENXIO, "no namespace of the host's is known")
+            requests = Requests(open_netlink(NETLINK_ROUTE, netns_fd=self.host_fd))
+            side = HostSide(requests, home, lambda: _events(NETLINK_ROUTE, HOST_GROUPS, netns_fd=side.fd))
+        self.ports.add(requests.portid)
+        return requests, side
 
     def _netfilter(self) -> Opened:
         requests = self._requests(NETLINK_NETFILTER)
@@ -103,8 +143,8 @@ class Kernel:
         return None if self.identifier is None else self.identifier.by_pid(pid, comm)
 
 
-def _events(protocol: int, groups: Iterable[int]) -> Events:
-    sock = open_netlink(protocol)
+def _events(protocol: int, groups: Iterable[int], *, netns_fd: int | None = None) -> Events:
+    sock = open_netlink(protocol, netns_fd=netns_fd)
     try:
         return Events(sock, groups)
     except BaseException:

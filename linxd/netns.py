@@ -318,6 +318,17 @@ def cookie_of(fd: int | None = None) -> int:
     return result
 
 
+def open_host() -> int | None:
+    """A file descriptor of the host's namespace: that of process 1 or, where nobody may look at that, the
+    one that we are in; so it is to be asked before another is entered."""
+    for process in ("1", "self"):
+        try:
+            return os.open(f"/proc/{process}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+    return None
+
+
 def host_cookie() -> int | None:
     """The cookie of the namespace of process 1, which is the host's. None where we are elsewhere and may not
     look."""

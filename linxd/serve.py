@@ -23,6 +23,7 @@ from linxd.netns import Namespace, boot_id, cgroup_name
 from linxd.patch import Report, State
 from linxd.reporter import Reporter
 from linxd.scope import Access, Scope, ScopeState
+from linxd.systemd.handed import host_socket
 from linxd.systemd.notify import Notifier
 
 WORD_EVERY = 0.2
@@ -42,6 +43,8 @@ class Served:
         directory: str,
         sink: Callable[[Entry], None],
         notifier: Notifier,
+        *,
+        host_fd: int | None = None,
     ) -> None:
         self._namespace = namespace
         self._base = base
@@ -52,7 +55,7 @@ class Served:
         self._told = 0.0
         self._word: asyncio.TimerHandle | None = None
         self._last: dict[str, Any] | None = None
-        kernel = Kernel(directory, namespace.cookie, boot_id())
+        kernel = Kernel(directory, namespace.cookie, boot_id(), handed=host_socket(), host_fd=host_fd)
         kernel.identifier = Identifier(ours=kernel.ports, cgroup=lambda: cgroup_name(namespace))
         self.reporter = Reporter(sink, kernel.identifier, done=self._patched)
         access = Access(kernel.open, kernel.ledger, statedir.ledgers(base, config.name))
@@ -89,6 +92,8 @@ class Served:
 
     async def _ready(self) -> None:
         await self.scope.ready.wait()
+        # Whoever waited for this reads the status next.
+        self._notifier.status(self.status_line())
         self._notifier.send(READY="1")
         self._changed()
 

@@ -21,7 +21,7 @@ from linxd.cli.terminal import Lines
 from linxd.config import ConfigError, ScopeConfig, load
 from linxd.control import Answer, Control, ask
 from linxd.log import ERROR, NOTICE, WARNING, Entry, news
-from linxd.netns import Namespace, NotThere, Refused, enter, find, is_replaced
+from linxd.netns import Namespace, NotThere, Refused, enter, find, is_replaced, open_host
 from linxd.nswatch import WAIT, Watch, wait_for
 from linxd.reload import Reloader, faults
 from linxd.serve import Served
@@ -184,12 +184,15 @@ async def _serve(
             raise Exit(UNAVAILABLE, str(busy)) from None
         except OSError as error:
             raise Exit(UNAVAILABLE, f"{error.filename}: {error.strerror}") from None
+        host_fd = None if namespace.home else open_host()
+        if host_fd is not None:
+            stack.callback(os.close, host_fd)
         try:
             if not namespace.home:
                 enter(namespace.fd)
         except OSError as error:
             raise Exit(UNAVAILABLE, f"can't enter {namespace.ref}: {error.strerror}") from None
-        served = Served(config, namespace, base, directory, sink, notifier)
+        served = Served(config, namespace, base, directory, sink, notifier, host_fd=host_fd)
         watch = Watch(namespace, lambda: served.scope.end(gone=True)) if config.name != "host" else None
         if watch is not None:
             stack.callback(watch.close)

@@ -20,7 +20,7 @@ from linxd.access import Kernel
 from linxd.config import ConfigError, NetnsRef, ScopeConfig, load, valid_name
 from linxd.config.model import HOST, NETNS_DIRECTORY
 from linxd.ledger import FileLedger
-from linxd.netns import Namespace, NotThere, Refused, boot_id, enter, find
+from linxd.netns import Namespace, NotThere, Refused, boot_id, enter, find, open_host
 from linxd.part import Opened
 from linxd.scope import NOTHING, ORDER, declared
 
@@ -96,6 +96,9 @@ def visiting(
     serves the namespace. Without ``config`` nothing is declared. Raises Trouble.
     """
     with contextlib.ExitStack() as stack:
+        host_fd = open_host()
+        if host_fd is not None:
+            stack.callback(os.close, host_fd)
         namespace = go_to(name, ref)
         stack.callback(namespace.close)
         try:
@@ -109,7 +112,7 @@ def visiting(
             raise Trouble(str(busy)) from None
         except OSError as error:
             raise Trouble(f"{error.filename}: {error.strerror}") from None
-        kernel = Kernel(directory, namespace.cookie, boot_id())
+        kernel = Kernel(directory, namespace.cookie, boot_id(), host_fd=host_fd)
         known = statedir.ledgers(os.path.dirname(directory), os.path.basename(directory))
         pieces = []
         for source in ORDER:

@@ -24,7 +24,7 @@ CACHE = Path(os.environ.get("LINXD_BED_CACHE", Path.home() / ".cache" / "linxd-b
 SUITE = "bookworm"
 PACKAGES = (
     "linux-image-cloud-amd64", "python3", "python3-pyroute2", "python3-pytest", "python3-hypothesis",
-    "iproute2", "nftables", "procps", "kmod", "python3-jsonschema", "util-linux",
+    "iproute2", "nftables", "procps", "kmod", "python3-jsonschema", "util-linux", "mount",
 )  # fmt: skip
 MODULES = (
     "bonding bridge dummy veth 8021q macvlan macvtap ipvlan vxlan vrf ifb ipip sit ip6_tunnel ip_gre "

@@ -39,10 +39,14 @@ class View:
     declared: Mapping[str, Link] = field(default_factory=dict)
     host: HostLinks | None = None
     hold: str = ""
+    refusal: Callable[[Link], str | None] = lambda link: None
+    """Why a link that is not there can't be made now, None when it can."""
 
     def coming(self, name: str) -> bool:
         link = self.declared.get(name)
-        return link is not None and link.kind is not None and self.links.index(name) is None
+        if link is None or link.kind is None or self.links.index(name) is not None:
+            return False
+        return not self.refusal(link)
 
 
 @dataclass(slots=True)

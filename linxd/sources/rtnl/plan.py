@@ -40,7 +40,9 @@ class Planner:
 
     def view(self, table: LinkTable, index: Index) -> View:
         """What kinds may look at."""
-        return View(table, index.desired.links, host=self.host, hold=self._hold())
+        view = View(table, index.desired.links, host=self.host, hold=self._hold())
+        view.refusal = lambda link: KINDS["link"].creatable(link, view)
+        return view
 
     def plan(self, observed: Observed, index: Index, owned: Owned, *, complete: bool) -> Plan:
         """Compare everything that ``observed`` covers. ``complete``: foreign objects may be judged as
