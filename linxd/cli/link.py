@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from linxd.cli.once import default_netns
@@ -35,50 +35,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--wait", type=float, default=WAIT, help="seconds to wait for the namespace")
     options = parser.parse_args(arguments)
     sink = Journal() if connected() else Lines()
-    try:
-        error = link(options.scope, options.wait)
-        if error is None:
-            return 0
-        entry, code = error
-        # Whoever reads the log of the scope's unit has to find it there.
-        unit = {"OBJECT_SYSTEMD_UNIT": f"linx-reconcile@{options.scope}.service"}
+    # Whoever reads the log of the scope's unit has to find it there.
+    unit = {"OBJECT_SYSTEMD_UNIT": f"linx-reconcile@{options.scope}.service"}
+
+    def say(entry: Entry) -> None:
         sink(replace(entry, fields={**entry.fields, **unit}))
-        return code
+
+    try:
+        return link(options.scope, options.wait, say)
     finally:
         sink.close()
 
 
-def link(name: str, seconds: float) -> tuple[Entry, int] | None:
-    """Make the link, or say why there is none."""
-    broken: tuple[Entry, int] | None = None
+def link(name: str, seconds: float, say: Callable[[Entry], None]) -> int:
+    """Make the link, or say why there is none. Returns the exit code."""
+    broken: Entry | None = None
     try:
         ref = load(name, check_others=False).netns
     except ConfigError as error:
         # With a namespace, the daemon is started, and says all there is to say about its files.
         ref, seconds = default_netns(name), 0.0
-        broken = faults(name, error, "the configuration does not load, nothing was changed"), CONFIGURATION
+        broken = faults(name, error, "the configuration does not load, nothing was changed")
     if ref.kind == "host":
-        text = "the host's own namespace is kept by linxd.service"
-        return news(name, text, priority=ERROR), CONFIGURATION
+        say(news(name, "the host's own namespace is kept by linxd.service", priority=ERROR))
+        return CONFIGURATION
     try:
-        target = asyncio.run(_wait(ref, seconds))
+        target = asyncio.run(_wait(name, ref, seconds, say))
         fresh = f"{DIRECTORY}/.{name}"
         if os.path.lexists(fresh):
             os.unlink(fresh)
         os.symlink(target, fresh)
         os.replace(fresh, f"{DIRECTORY}/{name}")
-    except NotThere as error:
-        return broken or (news(name, str(error), priority=ERROR), UNAVAILABLE)
-    except Refused as error:
-        return broken or (news(name, str(error), priority=ERROR), CONFIGURATION)
-    except OSError as error:
-        return broken or (news(name, f"{ref}: {error.strerror}", priority=ERROR), UNAVAILABLE)
-    return None
+    except (NotThere, Refused, OSError) as error:
+        if broken is not None:
+            say(broken)
+            return CONFIGURATION
+        text = f"{ref}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        say(news(name, text, priority=ERROR))
+        return CONFIGURATION if isinstance(error, Refused) else UNAVAILABLE
+    return 0
 
 
-async def _wait(ref: NetnsRef, seconds: float) -> str:
-    if seconds:
-        Notifier().status(f"waiting for {ref}, {seconds:.0f} s at most")
+async def _wait(name: str, ref: NetnsRef, seconds: float, say: Callable[[Entry], None]) -> str:
+    try:
+        return locate(ref)
+    except NotThere:
+        if not seconds or ref.kind == "pid":
+            raise
+    text = f"waits for {ref}, {seconds:.0f} s at most"
+    say(news(name, text))
+    Notifier().status(text)
     return await wait_for(ref, locate, seconds=seconds)
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -31,6 +33,7 @@ TOOLS = ("systemd-nspawn", "mmdebstrap", "nsenter", "unshare")
 BOOT_SECONDS = 60.0
 """For a boot that takes 0.3 s where nothing else runs."""
 CALL_SECONDS = 120.0
+_numbers = itertools.count(1)
 
 
 class Unavailable(Exception):  # noqa: N818 - an answer
@@ -96,9 +99,11 @@ class Machine:
         self._stack.close()
 
     def _boot(self, stack: contextlib.ExitStack) -> None:
-        work = Path(tempfile.mkdtemp(prefix="linxd-bed-"))
+        # A name fit for a machine: mkdtemp(3)'s may have an underscore.
+        name = f"linxd-bed-{os.getpid()}-{next(_numbers)}"
+        work = Path(tempfile.gettempdir(), name)
+        work.mkdir(mode=0o700)
         stack.callback(work.rmdir)
-        name = work.name
         _do("mount", "-t", "tmpfs", "-o", "mode=755", name, str(work))
         stack.callback(_do, "umount", str(work))
         for part in ("upper", "work", "root"):
@@ -113,7 +118,6 @@ class Machine:
         self._prepare(self.root)
         told = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         told.bind(str(work / "notify"))
-        told.settimeout(BOOT_SECONDS)
         groups = stack.enter_context(_cgroups(name))
         console = stack.enter_context((work / "console").open("wb"))
         command = (
@@ -135,14 +139,17 @@ class Machine:
         stack.callback(process.wait)
         stack.callback(self._kill, process)
         ready = False
+        exited = stack.enter_context(_closing(os.pidfd_open(process.pid)))
         try:
             while not ready:
-                words = told.recv(4096).decode().split("\n")
+                if exited in select.select([told, exited], [], [], BOOT_SECONDS)[0]:
+                    raise TimeoutError
+                words = told.recv(4096, socket.MSG_DONTWAIT).decode().split("\n")
                 ready = "READY=1" in words
                 for word in words:
                     if word.startswith("X_NSPAWN_LEADER_PID="):
                         self.leader = int(word.partition("=")[2])
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             said = (work / "console").read_text(errors="replace")[-800:]
             raise Unavailable(f"Debian {self.release} does not boot here: {said}") from None
 
@@ -155,8 +162,10 @@ class Machine:
 
     def command(self, *words: str, user: str | None = None) -> tuple[str, ...]:
         """What to start for a command to run in the machine, as root or as a user."""
-        as_user = () if user is None else ("setpriv", "--reuid", user, "--regid", user, "--init-groups")
-        return ("nsenter", "-t", str(self.leader), "-a", "--", *as_user, *words)
+        as_user = () if user is None else ("--reuid", user, "--regid", user, "--init-groups")
+        # nsenter waits outside for what it started inside, which is to end with it.
+        end = ("setpriv", "--pdeathsig", "KILL", *as_user)
+        return ("nsenter", "-t", str(self.leader), "-a", "--", *end, *words)
 
     def run(
         self, *words: str, user: str | None = None, stdin: str = "", seconds: float = CALL_SECONDS
@@ -202,6 +211,14 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG"
 def _do(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+
+
+@contextlib.contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

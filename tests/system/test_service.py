@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: MIT
+"""A scope's unit from start to end, under a real systemd: what a user types, and what he finds then."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from bed import Machine
+from follow import Journal, Lines, seconds
+
+DECLARED = """
+[link.lo]
+addresses = ["192.0.2.1/32"]
+
+[[route]]
+to = "198.51.100.0/24"
+dev = "lo"
+
+[sysctl]
+"net.ipv4.ip_forward" = 1
+
+[netfilter]
+ruleset = '''
+table inet guard {
+  chain input { type filter hook input priority 0; policy accept; tcp dport 22 counter accept; }
+}
+'''
+"""
+
+
+def unit(scope: str) -> str:
+    return f"linx-reconcile@{scope}.service"
+
+
+def declare(machine: Machine, scope: str, text: str = DECLARED, *, netns: str = "") -> None:
+    where = f'[scope]\nnetns = "{netns}"\n' if netns else ""
+    machine.write(f"/etc/linxd/netns/{scope}.toml", where + text)
+
+
+def show(machine: Machine, scope: str, name: str) -> str:
+    return machine.do("systemctl", "show", "-P", name, unit(scope)).strip()
+
+
+def start(machine: Machine, scope: str) -> None:
+    machine.do("systemctl", "start", unit(scope))
+
+
+def drop_in(machine: Machine, name: str, text: str) -> None:
+    machine.write(f"/run/systemd/system/{name}.d/test.conf", text)
+    machine.do("systemctl", "daemon-reload")
+
+
+def addresses(machine: Machine, scope: str) -> str:
+    return machine.do("ip", "-n", scope, "-o", "address", "show", "dev", "lo")
+
+
+def nothing_is_left(machine: Machine, scope: str) -> None:
+    """Neither a process nor a socket nor a link of a scope that has ended."""
+    units = machine.do("systemctl", "list-units", "--all", "--plain", "--no-legend", f"linx-*@{scope}.*")
+    active = [line for line in units.splitlines() if " active " in line]
+    assert active == []
+    assert machine.run("pgrep", "-f", f"scope {scope}$").stdout == ""
+    assert machine.run("readlink", f"/run/linxd-netns/{scope}").stdout == ""
+    assert machine.run("ls", f"/run/linxd-state/{scope}/control").returncode != 0
+    assert machine.do("ls", "/run/linxd-state/.lock") == ""
+
+
+def test_started_it_is_as_declared_and_stopped_it_stays_so(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    start(machine, scope)
+    assert show(machine, scope, "ActiveState") == "active"
+    assert show(machine, scope, "StatusText").startswith("converged: ")
+    assert "192.0.2.1/32" in addresses(machine, scope)
+    assert "198.51.100.0/24" in machine.do("ip", "-n", scope, "route")
+    assert machine.do("ip", "netns", "exec", scope, "cat", "/proc/sys/net/ipv4/ip_forward") == "1\n"
+    assert "tcp dport 22" in machine.do("ip", "netns", "exec", scope, "nft", "list", "ruleset")
+    machine.do("systemctl", "stop", unit(scope))
+    assert show(machine, scope, "ActiveState") == "inactive"
+    assert show(machine, scope, "Result") == "success"
+    assert "192.0.2.1/32" in addresses(machine, scope)
+    assert "tcp dport 22" in machine.do("ip", "netns", "exec", scope, "nft", "list", "ruleset")
+    nothing_is_left(machine, scope)
+
+
+def test_a_restart_while_converged_is_silent(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    start(machine, scope)
+    inside = ("ip", "netns", "exec", scope)
+    with (
+        Lines(machine, *inside, "ip", "monitor", "all") as links,
+        Lines(machine, *inside, "nft", "monitor") as rules,
+    ):
+        for number in range(2):
+            # What is heard of the first one shows that they listen.
+            machine.do(*inside, "ip", "address", "add", f"203.0.113.{number}/32", "dev", "lo")
+            machine.do(*inside, "nft", "add", "table", "ip", f"heard{number}")
+            before = links.until(rf"203\.0\.113\.{number}"), rules.until(rf"add table ip heard{number}")
+            assert number == 0 or before == ([], []), before
+            links.until(rf"local 203\.0\.113\.{number}")
+            rules.until("new generation")
+            if number == 0:
+                machine.do("systemctl", "restart", unit(scope))
+
+
+def test_a_reload_returns_when_what_was_read_is_in_force(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    start(machine, scope)
+    declare(machine, scope, DECLARED.replace("192.0.2.1", "192.0.2.2"))
+    machine.do("systemctl", "reload", unit(scope))
+    assert "192.0.2.2/32" in addresses(machine, scope)
+    assert "192.0.2.1/32" not in addresses(machine, scope)
+    assert show(machine, scope, "ActiveState") == "active"
+
+
+def test_a_broken_file_fails_the_reload_and_changes_nothing(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    start(machine, scope)
+    declare(machine, scope, DECLARED.replace("addresses", "adresses"))
+    with Journal(machine) as journal:
+        done = machine.run("systemctl", "reload", unit(scope))
+        assert done.returncode != 0
+        assert "journalctl" in done.stderr
+        said = journal.of(unit(scope), "reload failed")["MESSAGE"]
+        assert f"/etc/linxd/netns/{scope}.toml:3" in said
+        assert 'did you mean "addresses"?' in said
+        assert show(machine, scope, "ActiveState") == "active"
+        assert "192.0.2.1/32" in addresses(machine, scope)
+        # The old declaration is not only left alone, it is kept.
+        machine.do("ip", "-n", scope, "address", "delete", "192.0.2.1/32", "dev", "lo")
+        journal.of(unit(scope), r"restored (1 )?address")
+    assert "192.0.2.1/32" in addresses(machine, scope)
+    declare(machine, scope)
+    machine.do("systemctl", "reload", unit(scope))
+
+
+def test_a_broken_file_at_start_is_a_failure_that_is_not_repeated(machine: Machine, scope: str) -> None:
+    declare(machine, scope, "[link.lo]\nadresses = []\n")
+    done = machine.run("systemctl", "start", unit(scope))
+    assert done.returncode != 0
+    assert show(machine, scope, "ExecMainStatus") == "78"
+    assert show(machine, scope, "ActiveState") == "failed"
+    assert show(machine, scope, "NRestarts") == "0"
+    said = machine.do("journalctl", "-u", unit(scope), "-o", "cat", "--no-pager")
+    assert 'did you mean "addresses"?' in said
+    assert "192.0.2.1" not in addresses(machine, scope)
+
+
+def test_without_a_file_it_says_where_it_looked(machine: Machine, scope: str) -> None:
+    done = machine.run("systemctl", "start", unit(scope))
+    assert done.returncode != 0
+    assert show(machine, scope, "ExecMainStatus") == "78"
+    said = machine.do("journalctl", "-u", unit(scope), "-o", "cat", "--no-pager")
+    assert f"/etc/linxd/netns/{scope}.toml" in said
+
+
+def test_a_namespace_that_is_not_there_is_waited_for(machine: Machine, scope: str) -> None:
+    machine.do("ip", "netns", "delete", scope)
+    declare(machine, scope)
+    helper = f"linx-netns@{scope}.service"
+    with Journal(machine) as journal:
+        machine.do("systemctl", "start", "--no-block", unit(scope))
+        journal.of(unit(scope), f"waits for /run/netns/{scope}")
+        assert machine.do("systemctl", "show", "-P", "StatusText", helper).startswith("waits for ")
+        machine.do("ip", "netns", "add", scope)
+        journal.of(unit(scope), "^Started ")
+    assert "192.0.2.1/32" in addresses(machine, scope)
+
+
+def test_a_namespace_that_does_not_come_is_waited_for_no_longer_than_said(
+    machine: Machine, scope: str
+) -> None:
+    machine.do("ip", "netns", "delete", scope)
+    declare(machine, scope)
+    drop_in(
+        machine,
+        f"linx-netns@{scope}.service",
+        "[Service]\nExecStart=\nExecStart=/usr/lib/linxd/netns-link %i --wait 0.1\n",
+    )
+    done = machine.run("systemctl", "start", unit(scope))
+    assert done.returncode != 0
+    assert show(machine, scope, "ActiveState") == "inactive"
+    # As root, for whom the log of a unit includes what privileged helpers say of it.
+    said = machine.do("journalctl", "-u", unit(scope), "-o", "cat", "--no-pager")
+    assert f"/run/netns/{scope} is not there" in said
+    nothing_is_left(machine, scope)
+
+
+def test_the_end_of_the_namespace_is_the_end_of_the_unit(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    machine.do("ip", "link", "add", f"{scope}-host", "type", "veth", "peer", "name", "eth0", "netns", scope)
+    start(machine, scope)
+    with Journal(machine) as journal:
+        machine.do("ip", "netns", "delete", scope)
+        deleted = time.monotonic()
+        ended = journal.of(unit(scope), "Deactivated successfully")
+        assert seconds(ended) - deleted < 2
+    assert show(machine, scope, "ActiveState") == "inactive"
+    assert show(machine, scope, "Result") == "success"
+    assert machine.run("ip", "link", "show", f"{scope}-host").returncode != 0
+    nothing_is_left(machine, scope)
+
+
+def test_a_namespace_under_the_same_name_is_taken_up_at_once(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    start(machine, scope)
+    before = show(machine, scope, "MainPID")
+    with Journal(machine) as journal:
+        machine.do("sh", "-c", f"ip netns delete {scope}; ip netns add {scope}")
+        journal.of(unit(scope), "was replaced by another one")
+        journal.of(unit(scope), "^Started ")
+    assert show(machine, scope, "ActiveState") == "active"
+    assert show(machine, scope, "MainPID") != before
+    assert "192.0.2.1/32" in addresses(machine, scope)
+
+
+@pytest.mark.parametrize("way", ["SIGSTOP", "a pass that hangs"])
+def test_what_hangs_is_killed_and_the_next_one_puts_things_right(
+    machine: Machine, scope: str, way: str
+) -> None:
+    declare(machine, scope, DECLARED.replace("[link.lo]", '[scope]\nresync = "1s"\n[link.lo]'))
+    machine.write("/usr/local/lib/linxd-hangs.py", HANGS)
+    drop_in(
+        machine,
+        unit(scope),
+        "[Service]\nWatchdogSec=1s\nExecStart=\n"
+        "ExecStart=/usr/bin/python3 /usr/local/lib/linxd-hangs.py --scope %i\n",
+    )
+    start(machine, scope)
+    before = show(machine, scope, "MainPID")
+    with Journal(machine) as journal:
+        if way == "SIGSTOP":
+            machine.do("kill", "-STOP", before)
+        else:
+            machine.do("touch", f"/run/linxd-state/{scope}/hang")
+        machine.do("ip", "-n", scope, "address", "delete", "192.0.2.1/32", "dev", "lo")
+        journal.of(unit(scope), "Watchdog timeout")
+        machine.do("rm", "-f", f"/run/linxd-state/{scope}/hang")
+        journal.of(unit(scope), "Failed with result 'watchdog'")
+        journal.of(unit(scope), "^Started ")
+    assert show(machine, scope, "MainPID") not in (before, "0")
+    assert "192.0.2.1/32" in addresses(machine, scope)
+
+
+HANGS = """
+import asyncio, os, sys
+from linxd.cli.daemon import main
+from linxd.sources.rtnl.source import RtnlSource
+
+passes = RtnlSource.reconcile
+
+async def reconcile(self, work):
+    if os.path.exists(f"/run/linxd-state/{sys.argv[2]}/hang"):
+        await asyncio.Event().wait()
+    return await passes(self, work)
+
+RtnlSource.reconcile = reconcile
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_on_stop_remove_acts_on_a_stop_and_not_on_a_restart(machine: Machine, scope: str) -> None:
+    declare(machine, scope, '[scope]\non-stop = "remove"\n' + DECLARED)
+    start(machine, scope)
+    with Lines(machine, "ip", "-n", scope, "monitor", "address", "route") as monitor:
+        machine.do("ip", "-n", scope, "address", "add", "203.0.113.1/32", "dev", "lo")
+        monitor.until(r"local 203\.0\.113\.1")
+        machine.do("systemctl", "restart", unit(scope))
+        machine.do("ip", "-n", scope, "address", "add", "203.0.113.2/32", "dev", "lo")
+        assert monitor.until(r"203\.0\.113\.2") == []
+    machine.do("systemctl", "stop", unit(scope))
+    assert "192.0.2.1/32" not in addresses(machine, scope)
+    assert "203.0.113.1/32" in addresses(machine, scope)
+    assert "198.51.100.0/24" not in machine.do("ip", "-n", scope, "route")
+    assert machine.do("ip", "netns", "exec", scope, "nft", "list", "ruleset") == ""
+    assert machine.do("ip", "netns", "exec", scope, "cat", "/proc/sys/net/ipv4/ip_forward") == "0\n"
+    nothing_is_left(machine, scope)
+
+
+def test_the_namespace_of_a_unit_and_of_a_process(machine: Machine, scope: str) -> None:
+    machine.do("ip", "netns", "delete", scope)
+    box = f"box-{scope}.scope"
+    machine.do(
+        "sh", "-c",
+        f"systemd-run --scope --unit={box} unshare -n sleep infinity >/dev/null 2>&1 & "
+        f"until pgrep -f '^sleep infinity'; do :; done",
+    )  # fmt: skip
+    pid = machine.do("pgrep", "-f", "^sleep infinity").strip()
+    try:
+        for netns in (f"unit:{box}", f"pid:{pid}"):
+            declare(machine, scope, netns=netns)
+            start(machine, scope)
+            assert "192.0.2.1/32" in machine.do("nsenter", "-t", pid, "-n", "ip", "address")
+            if netns.startswith("unit"):
+                machine.do("systemctl", "stop", unit(scope))
+        with Journal(machine) as journal:
+            machine.do("kill", pid)
+            journal.of(unit(scope), "Deactivated successfully")
+        assert show(machine, scope, "ActiveState") == "inactive"
+        nothing_is_left(machine, scope)
+    finally:
+        machine.run("systemctl", "kill", "--signal=KILL", box)
+
+
+def test_the_target_stops_them_all(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    machine.do("systemctl", "enable", unit(scope))
+    try:
+        machine.do("systemctl", "start", "linx-reconcile.target")
+        assert show(machine, scope, "ActiveState") == "active"
+        with Journal(machine) as journal:
+            machine.do("systemctl", "stop", "linx-reconcile.target")
+            journal.of(unit(scope), "Deactivated successfully")
+        assert show(machine, scope, "ActiveState") == "inactive"
+    finally:
+        machine.do("systemctl", "disable", unit(scope))
