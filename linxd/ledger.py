@@ -176,7 +176,7 @@ class FileLedger(MemoryLedger):
     with it.
 
     The first line names the boot and the namespace (SO_NETNS_COOKIE) for which the rest holds; a file of
-    another one is replaced and `note` says so. Behind something that can't be read nothing is believed and
+    another one is replaced with the first write, and `note` says so. Behind something that can't be read nothing is believed and
     `problem` says so. The file is rewritten in small steps when most of it is past.
 
     Constructing one never fails: while the directory can't be written, `problem` says why and each `intend`
@@ -360,7 +360,9 @@ class FileLedger(MemoryLedger):
 
     def _load(self) -> None:
         try:
-            if not self._read():
+            # A file about another namespace stays until there is something to write: whoever only looked
+            # into the wrong one has not spoilt it.
+            if not self._read() and self.note is None:
                 self._rewrite()
         except OSError as exc:
             self.problem = self._unusable = f"ledger {self.path} can't be used: {exc.strerror}"

@@ -86,10 +86,13 @@ def remove(base: str, scope: str) -> None:
 
 
 class Busy(Exception):  # noqa: N818 - an answer, not a fault
-    """Another process serves this namespace."""
+    """Another process serves this namespace, or another namespace as this scope."""
 
-    def __init__(self, pid: int, scope: str) -> None:
-        super().__init__(f"this network namespace is served by linxd[{pid}] as scope {scope} already")
+    def __init__(self, pid: int, scope: str, *, elsewhere: bool = False) -> None:
+        text = f"this network namespace is served by linxd[{pid}] as scope {scope} already"
+        if elsewhere:
+            text = f"scope {scope} is served by linxd[{pid}] already, in another network namespace"
+        super().__init__(text)
         self.pid = pid
         self.scope = scope
 
@@ -138,6 +141,23 @@ class Lock:
                 os.unlink(self._path)
             os.close(self._fd)
             self._fd = -1
+
+
+def occupy(base: str, scope: str) -> int:
+    """Lock a scope's directory: of two processes in two namespaces, each would take what the other has
+    written there for left over. Returns a descriptor, whose closing lets others in. Raises Busy, OSError."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(os.path.join(base, scope), flags)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno != errno.EWOULDBLOCK:
+            raise
+        pids = (pid for pid, name, _ in holders(base) if name == scope and pid != os.getpid())
+        pid = next(pids, 0)
+        raise Busy(pid, scope, elsewhere=True) from None
+    return descriptor
 
 
 def _open(path: str) -> tuple[int, bool]:

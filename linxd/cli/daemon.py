@@ -180,6 +180,7 @@ async def _serve(
             lock = statedir.Lock(base, namespace.cookie, config.name)
             stack.callback(lock.release)
             directory = statedir.prepare(base, config.name)
+            stack.callback(os.close, statedir.occupy(base, config.name))
         except statedir.Busy as busy:
             raise Exit(UNAVAILABLE, str(busy)) from None
         except OSError as error:

@@ -105,6 +105,7 @@ def visiting(
             if write:
                 stack.callback(statedir.Lock(base, namespace.cookie, name).release)
                 directory = statedir.prepare(base, name)
+                stack.callback(os.close, statedir.occupy(base, name))
             else:
                 directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="linxctl-"))
                 _copy(os.path.join(base, name), directory)

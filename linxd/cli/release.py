@@ -8,7 +8,7 @@ import argparse
 import asyncio
 
 from linxd import statedir
-from linxd.cli.once import default_netns, visiting
+from linxd.cli.once import Trouble, default_netns, visiting
 from linxd.cli.output import Subparsers
 from linxd.cli.plan import passes, show, standing
 from linxd.config import NetnsRef, Undeclared, load
@@ -42,6 +42,9 @@ def run(options: argparse.Namespace) -> int:
     name: str = options.scope
     base = statedir.root(options.state_dir)
     with visiting(name, _netns(name, options.netns), None, base, write=True) as pieces:
+        for note in [piece.ledger.note for piece in pieces]:
+            if note and options.netns is not None:
+                raise Trouble(f"{name} owns nothing in {options.netns}: {note}")
         # The other way round: no address is left without its filter.
         pieces.reverse()
         done = asyncio.run(passes(pieces, None))

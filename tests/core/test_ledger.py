@@ -350,6 +350,12 @@ def test_of_another_boot_or_namespace_it_starts_empty_and_says_so(
     assert words in other.note
     other.close()
     back = opened(directory)
+    assert len(back) == 1
+    back.close()
+    other = opened(directory, boot_id=boot_id, cookie=cookie)
+    other.put([(route(2), MADE)])
+    other.close()
+    back = opened(directory)
     assert len(back) == 0
     back.close()
 

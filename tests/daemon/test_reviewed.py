@@ -5,11 +5,21 @@ two of one name."""
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from linxd.scope import ScopeState
 from tests.core.fakes import things
+from tests.daemon.running import ROOT, Daemon, ip
 from tests.daemon.test_scope import ALL, Bed, config, run
+
+
+def linxctl(*words: str) -> subprocess.CompletedProcess[str]:
+    """`linxctl WORDS`."""
+    command = [sys.executable, "-m", "linxd.cli.linxctl", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
 def test_a_loop_that_a_reload_brought_does_not_begin_twice(tmp_path: Path) -> None:
@@ -74,3 +84,48 @@ def test_a_reload_while_all_is_given_back_brings_nothing_back(tmp_path: Path) ->
 
     run(work())
     assert not any(world.things for world in bed.worlds.values())
+
+
+LO = '[link.lo]\naddresses = ["192.0.2.1/32"]\n'
+
+
+def in_namespace(path: Path, netns: str, text: str = LO) -> Path:
+    """A file of a scope that says where it is."""
+    path.write_text(f'[scope]\nnetns = "/run/netns/{netns}"\n{text}')
+    return path
+
+
+def test_a_scope_is_in_one_namespace_at_a_time(netns_factory: Callable[[], str], tmp_path: Path) -> None:
+    first, second = netns_factory(), netns_factory()
+    state = tmp_path / "state"
+    with Daemon("c1", in_namespace(tmp_path / "1.toml", first), state) as daemon:
+        daemon.converged()
+        with Daemon("c1", in_namespace(tmp_path / "2.toml", second), state) as other:
+            assert other.end() == 69
+        assert (
+            f"scope c1 is served by linxd[{daemon.process.pid}] already, in another network namespace"
+            in other.text
+        )
+        assert "192.0.2.1" not in ip(second, "address")
+        done = linxctl("release", "c1", "--netns", f"/run/netns/{second}", "--state-dir", str(state))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"linxd[{daemon.process.pid}]" in done.stderr
+        assert daemon.stop() == 0
+
+
+def test_release_in_the_wrong_namespace_forgets_nothing(
+    netns_factory: Callable[[], str], tmp_path: Path
+) -> None:
+    right, wrong = netns_factory(), netns_factory()
+    state = tmp_path / "state"
+    with Daemon("c1", in_namespace(tmp_path / "c1.toml", right), state) as daemon:
+        daemon.converged()
+        assert daemon.stop() == 0
+    done = linxctl("release", "c1", "--netns", f"/run/netns/{wrong}", "--state-dir", str(state))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"c1 owns nothing in /run/netns/{wrong}: " in done.stderr
+    done = linxctl("release", "c1", "--netns", f"/run/netns/{right}", "--state-dir", str(state))
+    assert (done.returncode, done.stdout) == (
+        0,
+        "- ip address delete 192.0.2.1/32 dev lo\nc1: released, 1 op\n",
+    )
