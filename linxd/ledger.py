@@ -176,8 +176,8 @@ class FileLedger(MemoryLedger):
     with it.
 
     The first line names the boot and the namespace (SO_NETNS_COOKIE) for which the rest holds; a file of
-    another one is replaced with the first write, and `note` says so. Behind something that can't be read nothing is believed and
-    `problem` says so. The file is rewritten in small steps when most of it is past.
+    another one is replaced with the first write, and `note` says so. Behind something that can't be read
+    nothing is believed and `problem` says so. The file is rewritten in small steps when most of it is past.
 
     Constructing one never fails: while the directory can't be written, `problem` says why and each `intend`
     and `put` tries again and raises LedgerError.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from linxd.patch import Report, State
+from linxd.patch import Claim, Report, State
 
 from .harness import World, batch, ip
 
@@ -119,3 +119,48 @@ def test_a_route_for_one_source_is_another_one(netns: str, tmp_path: Path) -> No
         assert narrow not in ip(netns, "-6 route show default")
 
     run(netns, tmp_path, story)
+
+
+SWAP = ("link set dev la name lt", "link set dev lb name la", "link set dev lt name lb")
+
+
+@pytest.mark.parametrize("kind", ["bridge", "ifb"])
+def test_links_that_swapped_their_names_stay_ours(kind: str, netns: str, tmp_path: Path) -> None:
+    declared = f"""
+    [link.la]
+    kind = "bridge"
+    addresses = ["10.0.1.1/24"]
+    [link.lb]
+    kind = "{kind}"
+    addresses = ["10.0.2.1/24"]
+    """
+
+    async def story(world: World) -> None:
+        await world.settle(declared)
+        batch(netns, "link set dev la down", "link set dev lb down", *SWAP)
+        await world.settle()
+        for name in ("la", "lb"):
+            entry = world.ledger.get(("link", name))
+            assert entry is not None
+            assert (entry.claim, entry.facts) == (Claim.MADE, {"ifindex": index(netns, name)})
+        await world.settle("")
+        assert "la" not in ip(netns, "-br link") + ip(netns, "-br address")
+        assert "lb" not in ip(netns, "-br link")
+
+    run(netns, tmp_path, story)
+
+
+def test_a_link_of_ours_goes_with_its_claim_though_its_name_is_taken(netns: str, tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.settle('[link.la]\nkind = "bridge"\n')
+        batch(netns, "link set dev la down", "link set dev la name zz", "link add la type bridge")
+        await world.settle()
+        await world.settle("")
+        assert "zz" not in ip(netns, "-br link")
+        assert "la " in ip(netns, "-br link")
+
+    run(netns, tmp_path, story)
+
+
+def index(netns: str, name: str) -> int:
+    return int(ip(netns, f"-o link show {name}").split(":")[0])

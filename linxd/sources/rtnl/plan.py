@@ -64,6 +64,8 @@ class Planner:
             lambda key: key in declared[str(key[0])] or owned.get(key) is not None,
         )
         plan = Plan()
+        moved = followed(owned.of("link"), observed.links) if look.links != NONE else {}
+        plan.adopt += moved.items()
 
         def compare(
             kind: str, want: Mapping[Key, Any], claims: Mapping[Key, Entry], have: Mapping[Key, Any]
@@ -78,14 +80,15 @@ class Planner:
         for kind, want, by_link, names in on_links:
             keys = _named(observed.keys, kind)
             if names is None:
-                compare(kind, want, owned.of(kind), observed.of(kind))
+                compare(kind, want, _claims(owned, kind, moved), observed.of(kind))
             elif names or keys:
                 chosen = {key: want[key] for key in keys if key in want}
                 chosen |= {key: want[key] for name in names for key in by_link.get(name, ())}
                 if names == NONE:
                     claims = _entries(owned, keys)
                 else:
-                    claims = {k: e for k, e in owned.of(kind).items() if k[1] in names or k in keys}
+                    entries = _claims(owned, kind, moved)
+                    claims = {k: e for k, e in entries.items() if k[1] in names or k in keys}
                 compare(kind, chosen, claims, observed.of(kind))
         keys = _named(observed.keys, "route")
         if look.routes or keys:
@@ -112,6 +115,13 @@ def _named(keys: Iterable[Key], kind: str) -> list[Key]:
     return [key for key in keys if key[0] == kind]
 
 
+def _claims(owned: Owned, kind: str, moved: Mapping[Key, Entry | None]) -> Mapping[Key, Entry]:
+    claims = owned.of(kind)
+    if kind != "link" or not moved:
+        return claims
+    return {key: entry for key, entry in {**claims, **moved}.items() if entry is not None}
+
+
 def _entries(owned: Owned, keys: Iterable[Key]) -> dict[Key, Entry]:
     entries = ((key, owned.get(key)) for key in keys)
     return {key: entry for key, entry in entries if entry is not None}
@@ -126,6 +136,19 @@ def _within_reach(have: Mapping[Key, Have[Any]], index: Index, policy: Policy) -
         for key, seen in have.items()
         if (key[1], key[2]) in index.tables or seen.msg.protocol == PROTO_LINXD
     }
+
+
+def followed(claims: Mapping[Key, Entry], links: LinkTable) -> dict[Key, Entry | None]:
+    """Claims that follow their link, by its index, to the name it goes by now, because another link bears
+    the declared one (where nobody does, it keeps that: `LinkTable.recognise`). None: nothing is left under
+    this name."""
+    moved: dict[Key, Entry | None] = {}
+    for key, entry in claims.items():
+        msg = links.by_index.get(int(entry.facts.get("ifindex", 0)))
+        if msg is not None and msg.name != key[1] and links.name(msg.ifindex) == msg.name:
+            moved.setdefault(key, None)
+            moved["link", msg.name] = entry
+    return moved
 
 
 def borne_out(kind: Kind, entry: Entry, seen: Have[Any] | None) -> bool | None:
