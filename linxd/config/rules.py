@@ -255,7 +255,7 @@ def _check(reader: Reader, node: Node, values: Mapping[str, Any]) -> None:
     families = {values[key].family for key in ("from", "to") if key in values and values[key].family}
     only = families | ({values["family"]} if values.get("family") else set())
     length: int | None = values.get("suppress_prefixlength")
-    if length is not None and only == {AF_INET} and length > BITS[AF_INET]:
+    if length is not None and AF_INET in (only or {AF_INET}) and length > BITS[AF_INET]:
         reader.error(
             table["suppress_prefixlength"], f"is {length}, want a whole number from 0 to 32 in IPv4"
         )

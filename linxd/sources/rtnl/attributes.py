@@ -210,7 +210,7 @@ VXLAN = _table(
     A("flowlabel", 26, Integer(4, high=0xFFFFF, big=True), "IPv6 flow label"),
     A("learning", 7, ON, "learn addresses"),
     A("ageing", 8, U32, "age at which forwarding entries go, in s"),
-    A("maxaddress", 9, U32, "most forwarding entries"),
+    A("maxaddress", 9, U32, "most forwarding entries", changeable=False),
     A("srcport", 10, Ports(), "source ports", changeable=False),
     A("dstport", 15, PORT, "destination port", changeable=False),
     A("proxy", 11, ON, "answer ARP", changeable=False),

@@ -16,6 +16,7 @@ from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op, Verb
 from linxd.sources.rtnl import hostside
 from linxd.sources.rtnl.attributes import COMMON, KINDS
+from linxd.sources.rtnl.forms import Choice
 from linxd.sources.rtnl.kind import (
     IFF_ALLMULTI,
     IFF_MULTICAST,
@@ -50,6 +51,9 @@ def common_value(msg: LinkMsg, name: str) -> Value | None:
     value: Value | None = getattr(msg, _FIELDS.get(name, name))
     if name == "altnames":
         return tuple(sorted(msg.altnames))
+    form = COMMON[name].form
+    if isinstance(form, Choice):
+        return next((word for word, number in form.words.items() if number == value), None)
     return value
 
 
@@ -314,7 +318,11 @@ def _create(want: Link, ifindex: int, context: Context) -> Message:
 def _common(values: Mapping[str, Value]) -> dict[str, Any]:
     """Keyword arguments of `rt.encode_link` for common attributes that travel as attributes of the
     message."""
-    return {_FIELDS.get(name, name): value for name, value in values.items()}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        form = COMMON[name].form
+        found[_FIELDS.get(name, name)] = form.words[str(value)] if isinstance(form, Choice) else value
+    return found
 
 
 def _update(want: Link, msg: LinkMsg, changes: Sequence[Change], context: Context) -> list[Message]:

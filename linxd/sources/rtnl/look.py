@@ -101,6 +101,9 @@ class Index:
                 below.add(link.parent.name)
             for name in below - {""}:
                 self.dependents.setdefault(name, []).append(link.name)
+            if link.peer is not None and not link.peer.scope:
+                # Made anew, a pair has two new ends.
+                self.dependents.setdefault(link.name, []).append(link.peer.name)
         self.links = {link.key: link for link in desired.links.values()}
         self.link_keys = {name: [link.key] for name, link in desired.links.items()}
         self.tables = frozenset((route.family, route.table) for route in desired.routes.values())

@@ -65,7 +65,8 @@ class Observed:
         if kind == "link":
             table = self.links
             names = self.look.links
-            chosen = table.by_index.values() if names is None else filter(None, map(table.find, names))
+            # A list made at once: a large diff runs beside the event loop, which goes on reading events.
+            chosen = list(table.by_index.values() if names is None else filter(None, map(table.find, names)))
             return {have.key: have for have in (links.have(msg, table) for msg in chosen)}
         if kind == "rule":
             return {key: same[0] for key, same in self.rules.items()}
@@ -116,7 +117,9 @@ class Reader:
 
     async def _read(self, look: Look, index: Index, work: Pass[Desired], table: LinkTable) -> Observed:
         if look.links is None:
-            table = LinkTable(await self._collect(wire.RTM_GETLINK, rt.query_links(), rt.decode_link, work))
+            # Events that are read from here on tell of what came after.
+            table.replace(await self._dump(wire.RTM_GETLINK, rt.query_links(), rt.decode_link, work))
+            await work.checkpoint()
         elif look.links:
             for name in look.links:
                 self._look_at_link(name, table)
@@ -310,17 +313,26 @@ class Reader:
     async def _collect(
         self, kind: int, payload: bytes, decode: Callable[[bytes, int, int], T | None], work: Pass[Any]
     ) -> list[T]:
-        """A whole dump, decoded, with a breath after each datagram. One that changed meanwhile is made
+        """A whole dump, decoded, with a breath after it."""
+        found = await self._dump(kind, payload, decode, work)
+        await work.checkpoint()
+        return found
+
+    async def _dump(
+        self, kind: int, payload: bytes, decode: Callable[[bytes, int, int], T | None], work: Pass[Any]
+    ) -> list[T]:
+        """A whole dump, decoded, with a breath between datagrams. One that changed meanwhile is made
         again."""
         for attempt in range(ATTEMPTS):
             found: list[T] = []
             try:
-                for buf, bounds in self._requests.dump(kind, payload):
+                for number, (buf, bounds) in enumerate(self._requests.dump(kind, payload)):
+                    if number:
+                        await work.checkpoint()
                     for start, end in bounds:
                         item = decode(buf, start, end)
                         if item is not None:
                             found.append(item)
-                    await work.checkpoint()
             except DumpInterrupted:
                 if attempt + 1 == ATTEMPTS:
                     raise

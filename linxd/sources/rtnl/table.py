@@ -22,7 +22,8 @@ LAST_INDEX = 1 << 30
 
 
 class LinkTable:
-    """Links as last seen. Kept by the source over passes and corrected by each look and each event."""
+    """Links as last seen. One table, kept by the source over passes and corrected by each look and each
+    event: also by those that come while a pass looks at the rest."""
 
     __slots__ = ("_alias", "_index", "by_index")
 
@@ -30,6 +31,11 @@ class LinkTable:
         self.by_index: dict[int, LinkMsg] = {}
         self._index: dict[str, int] = {}
         self._alias: dict[int, str] = {}
+        self.replace(links)
+
+    def replace(self, links: Iterable[LinkMsg]) -> None:
+        """These are all links that there are."""
+        self.by_index, self._index, self._alias = {}, {}, {}
         for link in links:
             self.put(link)
 
