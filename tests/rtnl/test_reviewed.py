@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from linxd.patch import Claim, Report, State
+from linxd.patch import Claim, Report, State, Trigger
+from linxd.source import Hint, Pass
 
 from .harness import World, batch, ip
 
@@ -164,3 +165,43 @@ def test_a_link_of_ours_goes_with_its_claim_though_its_name_is_taken(netns: str,
 
 def index(netns: str, name: str) -> int:
     return int(ip(netns, f"-o link show {name}").split(":")[0])
+
+
+@pytest.mark.parametrize("at", [1, 2, 6])
+def test_a_link_made_anew_while_a_pass_looks_is_the_one_that_is_known(
+    at: int, netns: str, tmp_path: Path
+) -> None:
+    hints: list[Hint] = []
+
+    async def story(world: World) -> None:
+        batch(netns, "link add e1 type bridge", "link set e1 up")
+        await world.settle('[link.e1]\naddresses = ["10.0.0.1/24"]\n')
+        subscription = world.source.subscribe(hints.append)
+        breaths = 0
+
+        async def told(count: int) -> tuple[Hint, ...]:
+            """What events say, one hint for each object."""
+            while len(keys := {hint.key: hint for hint in hints}) < count:
+                await asyncio.sleep(0.001)
+            hints.clear()
+            return tuple(keys.values())
+
+        async def breathe() -> None:
+            nonlocal breaths
+            breaths += 1
+            if breaths == at:
+                await world.sabotage("link del e1", "link add e1 index 99 type bridge", "link set e1 up")
+                work = Pass(world.desired, world.ledger, Trigger.EVENT, await told(2))
+                await world.source.reconcile(work)
+
+        await world.source.reconcile(Pass(world.desired, world.ledger, checkpoint=breathe))
+        await asyncio.sleep(0)
+        hints.clear()
+        assert breaths >= at
+        assert world.source.links.index("e1") == 99
+        await world.settle()
+        await world.sabotage("address del 10.0.0.1/24 dev e1")
+        assert ("address", "e1", "10.0.0.1", 24) in [hint.key for hint in await told(1)]
+        subscription.close()
+
+    run(netns, tmp_path, story)
