@@ -4,6 +4,7 @@ table."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 
 from linxd.netlink.rt import encode_link
@@ -46,7 +47,7 @@ def parent_in(kind: str, data: bytes) -> int:
     """The parent's index, for kinds that carry it among their own attributes; 0 for none."""
     number = KINDS[kind].parent_number
     payload = attr_map(data, 0, len(data)).get(number) if number else None
-    return int.from_bytes(payload[:4], "little") if payload else 0
+    return int.from_bytes(payload[:4], sys.byteorder) if payload else 0
 
 
 def encode_veth_peer(
