@@ -33,6 +33,7 @@ TOOLS = ("systemd-nspawn", "mmdebstrap", "nsenter", "unshare")
 BOOT_SECONDS = 60.0
 """For a boot that takes 0.3 s where nothing else runs."""
 CALL_SECONDS = 120.0
+END_SECONDS = 20.0
 _numbers = itertools.count(1)
 
 
@@ -136,7 +137,7 @@ class Machine:
         )
         # What nspawn leaves behind of a machine that did not shut down by itself.
         stack.callback(shutil.rmtree, f"/run/systemd/nspawn/propagate/{name}", ignore_errors=True)
-        stack.callback(process.wait)
+        stack.callback(self._ended, process, groups)
         stack.callback(self._kill, process)
         ready = False
         exited = stack.enter_context(_closing(os.pidfd_open(process.pid)))
@@ -152,6 +153,26 @@ class Machine:
         except (TimeoutError, BlockingIOError):
             said = (work / "console").read_text(errors="replace")[-800:]
             raise Unavailable(f"Debian {self.release} does not boot here: {said}") from None
+        finally:
+            # Newer ones tell more later, and wait for somebody to read it.
+            told.close()
+
+    @staticmethod
+    def _ended(process: subprocess.Popen[bytes], groups: Sequence[str]) -> None:
+        """Wait for the end, and say what keeps it if it does not come."""
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            left = []
+            for group in groups:
+                for directory, _, _ in os.walk(group):
+                    for pid in Path(directory, "cgroup.procs").read_text().split():
+                        with contextlib.suppress(OSError):
+                            words = Path(f"/proc/{pid}/stat").read_text()
+                            left.append(words[:60] + " " + Path(f"/proc/{pid}/stack").read_text())
+            process.kill()
+            process.wait()
+            raise AssertionError("the machine did not end:\n" + "\n".join(left)) from None
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         # Process 1 takes all of its machine along.
@@ -188,7 +209,7 @@ class Machine:
         return done.stdout
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a command in the machine; whoever asked for it ends it."""
+        """Start a command in the machine; `end` ends it."""
         return subprocess.Popen(
             self.command(*words),
             stdin=subprocess.DEVNULL,
@@ -197,6 +218,16 @@ class Machine:
             text=True,
             env=_ENVIRONMENT,
         )
+
+    def end(self, process: subprocess.Popen[str]) -> None:
+        """End what `start` started."""
+        # The command, not nsenter: that is there to wait for it. Left to others, it would be a process of
+        # the machine that nobody takes away, and the machine could not end before.
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        with contextlib.suppress(OSError):
+            for child in children.read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+        process.wait()
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
         """Write a file in the machine, with the directories on the way to it."""

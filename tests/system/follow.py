@@ -6,10 +6,10 @@ It waits for lines, and knows none of them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import re
-import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +24,7 @@ class Lines:
     """A command in a machine, its lines read as they come. Ended when left."""
 
     def __init__(self, machine: Machine, *words: str) -> None:
+        self._machine = machine
         self._process = machine.start(*words)
         self.seen: list[str] = []
         self._queue: queue.Queue[str | None] = queue.Queue()
@@ -40,8 +41,7 @@ class Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        self._machine.end(self._process)
         self._reader.join()
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -56,6 +56,18 @@ class Lines:
             raise AssertionError("ended; seen:\n" + "\n".join(self.seen[-40:]))
         self.seen.append(line)
         return line
+
+    def heard(self, poke: Callable[[int], object]) -> None:
+        """Return when the command has begun to listen: ``poke`` it, with another number each time, until it
+        says something."""
+        for number in range(100):
+            poke(number)
+            with contextlib.suppress(queue.Empty):
+                line = self._queue.get(timeout=0.2)
+                assert line is not None, "ended"
+                self.seen.append(line)
+                return
+        raise AssertionError("nothing was heard")
 
     def until(self, pattern: str) -> list[str]:
         """The lines before the next one that matches."""

@@ -55,6 +55,11 @@ def addresses(machine: Machine, scope: str) -> str:
     return machine.do("ip", "-n", scope, "-o", "address", "show", "dev", "lo")
 
 
+def add_address(machine: Machine, scope: str, address: str) -> None:
+    """Something foreign, to be heard of."""
+    machine.do("ip", "-n", scope, "address", "add", f"{address}/32", "dev", "lo")
+
+
 def nothing_is_left(machine: Machine, scope: str) -> None:
     """Neither a process nor a socket nor a link of a scope that has ended."""
     units = machine.do("systemctl", "list-units", "--all", "--plain", "--no-legend", f"linx-*@{scope}.*")
@@ -91,16 +96,19 @@ def test_a_restart_while_converged_is_silent(machine: Machine, scope: str) -> No
         Lines(machine, *inside, "ip", "monitor", "all") as links,
         Lines(machine, *inside, "nft", "monitor") as rules,
     ):
-        for number in range(2):
-            # What is heard of the first one shows that they listen.
-            machine.do(*inside, "ip", "address", "add", f"203.0.113.{number}/32", "dev", "lo")
-            machine.do(*inside, "nft", "add", "table", "ip", f"heard{number}")
-            before = links.until(rf"203\.0\.113\.{number}"), rules.until(rf"add table ip heard{number}")
-            assert number == 0 or before == ([], []), before
-            links.until(rf"local 203\.0\.113\.{number}")
-            rules.until("new generation")
-            if number == 0:
-                machine.do("systemctl", "restart", unit(scope))
+        links.heard(lambda number: add_address(machine, scope, f"203.0.113.{number}"))
+        rules.heard(lambda number: machine.do(*inside, "nft", "add", "table", "ip", f"heard{number}"))
+        # Of each, what was still to be said of the beginning; then the restart and what is heard of it.
+        add_address(machine, scope, "198.18.0.1")
+        machine.do(*inside, "nft", "add", "table", "ip", "before")
+        links.until(r"local 198\.18\.0\.1 ")
+        rules.until("add table ip before")
+        rules.until("new generation")
+        machine.do("systemctl", "restart", unit(scope))
+        add_address(machine, scope, "198.18.0.2")
+        machine.do(*inside, "nft", "add", "table", "ip", "after")
+        assert links.until(r"198\.18\.0\.2") == []
+        assert rules.until("add table ip after") == []
 
 
 def test_a_reload_returns_when_what_was_read_is_in_force(machine: Machine, scope: str) -> None:
@@ -263,14 +271,15 @@ def test_on_stop_remove_acts_on_a_stop_and_not_on_a_restart(machine: Machine, sc
     declare(machine, scope, '[scope]\non-stop = "remove"\n' + DECLARED)
     start(machine, scope)
     with Lines(machine, "ip", "-n", scope, "monitor", "address", "route") as monitor:
-        machine.do("ip", "-n", scope, "address", "add", "203.0.113.1/32", "dev", "lo")
-        monitor.until(r"local 203\.0\.113\.1")
+        monitor.heard(lambda number: add_address(machine, scope, f"203.0.113.{number}"))
+        add_address(machine, scope, "198.18.0.1")
+        monitor.until(r"local 198\.18\.0\.1 ")
         machine.do("systemctl", "restart", unit(scope))
-        machine.do("ip", "-n", scope, "address", "add", "203.0.113.2/32", "dev", "lo")
-        assert monitor.until(r"203\.0\.113\.2") == []
+        add_address(machine, scope, "198.18.0.2")
+        assert monitor.until(r"198\.18\.0\.2") == []
     machine.do("systemctl", "stop", unit(scope))
     assert "192.0.2.1/32" not in addresses(machine, scope)
-    assert "203.0.113.1/32" in addresses(machine, scope)
+    assert "198.18.0.1/32" in addresses(machine, scope)
     assert "198.51.100.0/24" not in machine.do("ip", "-n", scope, "route")
     assert machine.do("ip", "netns", "exec", scope, "nft", "list", "ruleset") == ""
     assert machine.do("ip", "netns", "exec", scope, "cat", "/proc/sys/net/ipv4/ip_forward") == "0\n"
