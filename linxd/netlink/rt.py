@@ -5,6 +5,7 @@ Only a list of names; it must not hold any code.
 """
 
 from linxd.netlink.rtaddr import AddrMsg, decode_addr, encode_addr, query_addrs
+from linxd.netlink.rtinet import decode_promote, encode_promote
 from linxd.netlink.rtlink import (
     LinkMsg,
     decode_link,
@@ -41,6 +42,7 @@ __all__ = [
     "decode_link",
     "decode_neigh",
     "decode_nsid",
+    "decode_promote",
     "decode_route",
     "decode_rule",
     "encode_addr",
@@ -48,6 +50,7 @@ __all__ = [
     "encode_link",
     "encode_neigh",
     "encode_nsid",
+    "encode_promote",
     "encode_route",
     "encode_rule",
     "query_addrs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from linxd.patch import Claim, Report, State, Trigger
 from linxd.source import Hint, Pass
 
-from .harness import World, batch, ip
+from .harness import World, batch, ip, ipj
 
 
 def run(netns: str, path: Path, story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
@@ -205,3 +206,35 @@ def test_a_link_made_anew_while_a_pass_looks_is_the_one_that_is_known(
         subscription.close()
 
     run(netns, tmp_path, story)
+
+
+def test_an_address_that_goes_takes_no_foreign_one_along(netns: str, tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        batch(netns, "link add e0 type bridge", "link set e0 up")
+        await world.settle('[link.e0]\naddresses = ["10.0.0.1/24", "10.0.0.2/24"]\n')
+        batch(
+            netns,
+            "address add 10.0.0.9/24 dev e0 label e0:x",
+            "address add 10.0.0.8/24 dev e0 valid_lft 1000 preferred_lft 1000",
+            "route add 192.0.2.0/24 via 10.0.0.77",
+        )
+        # made anew with a label, then given up
+        await world.settle('[link.e0]\naddresses = [{ address = "10.0.0.1/24", label = "e0:l" }]\n')
+        assert addresses(netns) == {"10.0.0.1", "10.0.0.8", "10.0.0.9"}
+        await world.settle("[link.e0]\n")
+        assert addresses(netns) == {"10.0.0.8", "10.0.0.9"}
+        assert "192.0.2.0/24 via 10.0.0.77" in ip(netns, "route")
+        kept = await asyncio.to_thread(
+            subprocess.run,
+            ["ip", "netns", "exec", netns, "sysctl", "-n", "net.ipv4.conf.e0.promote_secondaries"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert kept.stdout == "0\n"
+
+    run(netns, tmp_path, story)
+
+
+def addresses(netns: str) -> set[str]:
+    return {entry["local"] for entry in ipj(netns, "-4 address show dev e0")[0]["addr_info"]}

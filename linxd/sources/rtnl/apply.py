@@ -19,7 +19,7 @@ from linxd.source import Owned, Pass, transient
 from linxd.sources.rtnl import links
 from linxd.sources.rtnl.diff import View
 from linxd.sources.rtnl.kind import ABSENT_ALREADY, IFF_UP, Have, Kind, Message, settled
-from linxd.sources.rtnl.model import Address, Desired, Link, Route
+from linxd.sources.rtnl.model import AF_INET, Address, Desired, Link, Route
 from linxd.sources.rtnl.reader import Reader
 
 SLICE = 400
@@ -95,7 +95,9 @@ class Applier:
         ahead = [op for op in ops if owned.get(op.key) != op.after]
         if ahead:
             owned.intend((op.key, op.after) for op in ahead)
-        answers = self._requests.batch(messages)
+        before, after = self._kept_secondaries(ops)
+        answers = self._requests.batch([*before, *messages, *after])
+        answers = answers[len(before) : len(before) + len(messages)]
         outcomes: list[Outcome] = []
         done: list[Key] = []
         refused: list[Key] = []
@@ -112,6 +114,25 @@ class Applier:
             owned.settle(key for key in done if key in keys)
             owned.revert(key for key in refused if key in keys)
         return outcomes
+
+    def _kept_secondaries(self, ops: Sequence[Op]) -> tuple[list[Message], list[Message]]:
+        """What to send before and after ``ops``, so that an IPv4 address that goes does not take others of
+        its subnet along, which may be foreign (net/ipv4/devinet.c __inet_del_ifa)."""
+        links = {
+            op.have.msg.ifindex: None
+            for op in ops
+            if op.key[0] == "address"
+            and isinstance(op.have, Have)
+            and op.verb in (Verb.DELETE, Verb.RECREATE)
+            and op.have.msg.family == AF_INET
+            and op.have.msg.prefixlen < 32
+        }
+        told = [index for index in links if self._reader.promotes(index) is False]
+        on, off = (
+            [(wire.RTM_SETLINK, 0, rt.encode_promote(index, promote=promote)) for index in told]
+            for promote in (True, False)
+        )
+        return on, off
 
     # -- links ----------------------------------------------------------------------------------------------
 

@@ -162,6 +162,15 @@ class Reader:
             raise
         return rt.decode_link(replies[0].buf, replies[0].start, replies[0].end) if replies else None
 
+    def promotes(self, ifindex: int) -> bool | None:
+        """Whether a link keeps the other addresses of a subnet when their first one goes; None when there is
+        no telling."""
+        try:
+            replies = self._requests.request(wire.RTM_GETLINK, 0, rt.query_link(ifindex=ifindex))
+        except NetlinkError:
+            return None
+        return rt.decode_promote(replies[0].buf, replies[0].start, replies[0].end) if replies else None
+
     def _look_at_link(self, name: str, table: LinkTable) -> None:
         known = table.index(name)
         if known is not None:
