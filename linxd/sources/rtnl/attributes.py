@@ -31,7 +31,7 @@ from linxd.sources.rtnl.forms import (
     Switch,
     Text,
 )
-from linxd.sources.rtnl.model import Value
+from linxd.sources.rtnl.model import Link, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,14 +356,26 @@ def _all_together(rows: list[Attribute]) -> dict[str, Attribute]:
 _TOS = A("tos", 5, U8, "type of service, 1 to inherit")
 _PMTUDISC = A("pmtudisc", 10, ON, "path MTU discovery")
 IPIP = _tunnel(
-    4, _TOS, _PMTUDISC, A("mode", 9, Choice({"ipip": 4, "mplsip": 137, "any": 0}), "what is carried")
-)
-SIT = _tunnel(
     4,
     _TOS,
     _PMTUDISC,
-    A("mode", 9, Choice({"ip6ip": 41, "ipip": 4, "mplsip": 137, "any": 0}), "what is carried"),
+    A("mode", 9, Choice({"ipip": 4, "mplsip": 137, "any": 0}), "what is carried", changeable=False),
 )
+# net/ipv6/sit.c knows no metadata, and takes neither of these two for a tunnel that is there.
+SIT = _tunnel(
+    4,
+    _TOS,
+    replace(_PMTUDISC, changeable=False),
+    A(
+        "mode",
+        9,
+        Choice({"ip6ip": 41, "ipip": 4, "mplsip": 137, "any": 0}),
+        "what is carried",
+        changeable=False,
+    ),
+)
+del SIT["external"]
+SIT = {name: replace(row, sent_with=tuple(SIT)) for name, row in SIT.items()}
 IP6TNL = _tunnel(
     6,
     A("mode", 9, Choice({"ipip6": 4, "ip6ip6": 41, "any": 0}), "what is carried"),
@@ -395,3 +407,16 @@ KINDS: Mapping[str, Kind] = {
         Kind("wireguard"),
     )
 }
+
+
+def link_options(link: Link) -> dict[str, str]:
+    """The options of a link that name another one (a bond's primary), with its name. They can be set once
+    that is there, and a port."""
+    if link.kind is None:
+        return {}
+    table = KINDS[link.kind].attributes
+    return {
+        name: str(value)
+        for name, value in link.options.items()
+        if value and isinstance(table[name].form, LinkName)
+    }

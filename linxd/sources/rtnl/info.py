@@ -106,8 +106,8 @@ def _decode(
         if payload is None and attribute.number6:
             payload = found.get(attribute.number6)
         if payload is None:
-            if isinstance(attribute.form, Present):
-                values[name] = False
+            if isinstance(attribute.form, Present | Bit):
+                values[name] = False  # a word of flags that is zero may be left out
             elif isinstance(attribute.form, AddressList | QosMap):
                 values[name] = ()
             continue

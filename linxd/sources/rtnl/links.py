@@ -15,7 +15,7 @@ from linxd.netlink.rt import LinkMsg
 from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op, Verb
 from linxd.sources.rtnl import hostside
-from linxd.sources.rtnl.attributes import COMMON, KINDS
+from linxd.sources.rtnl.attributes import COMMON, KINDS, link_options
 from linxd.sources.rtnl.forms import Choice
 from linxd.sources.rtnl.kind import (
     IFF_ALLMULTI,
@@ -143,6 +143,7 @@ class LinkKind:
         possible = list(changes)
         reasons: list[str] = []
         needs: tuple[Key, ...] = ()
+        others = link_options(want)
         for change in changes:
             if change.attribute == "master" and want.master and context.links.index(want.master) is None:
                 if not context.coming(want.master):
@@ -152,6 +153,11 @@ class LinkKind:
             elif change.attribute == "peer.master" and want.peer is not None and want.peer.master:
                 if context.host is not None and context.host.index(want.peer.master) is None:
                     reasons.append(f"needs link host:{want.peer.master}, which is not there")
+                    possible.remove(change)
+            elif change.attribute in others:
+                port = context.links.find(others[change.attribute])
+                if port is None or not port.master or context.links.name(port.master) != want.name:
+                    reasons.append(f"needs link {others[change.attribute]} as its port")
                     possible.remove(change)
             elif change.attribute == "state" and want.up and context.hold:
                 reasons.append(context.hold)
@@ -298,9 +304,9 @@ def _create(want: Link, ifindex: int, context: Context) -> Message:
         )
     else:
         carried = parent or 0 if registered.parent_number else 0
-        data = encode_info(
-            want.kind, want.options, lambda name: context.links.index(name) or 0, parent=carried
-        )
+        others = link_options(want)
+        options = {name: value for name, value in want.options.items() if name not in others}
+        data = encode_info(want.kind, options, lambda name: context.links.index(name) or 0, parent=carried)
     if registered.parent_number:
         parent = None
     payload = rt.encode_link(

@@ -9,6 +9,7 @@ import functools
 from dataclasses import dataclass, replace
 
 from linxd.patch import Key
+from linxd.sources.rtnl.attributes import link_options
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired, Route
 
 FAMILIES = frozenset({AF_INET, AF_INET6})
@@ -100,6 +101,8 @@ class Index:
             if link.parent is not None and not link.parent.scope:
                 below.add(link.parent.name)
             for name in below - {""}:
+                self.dependents.setdefault(name, []).append(link.name)
+            for name in link_options(link).values():
                 self.dependents.setdefault(name, []).append(link.name)
             if link.peer is not None and not link.peer.scope:
                 # Made anew, a pair has two new ends.
