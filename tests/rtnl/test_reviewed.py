@@ -238,3 +238,54 @@ def test_an_address_that_goes_takes_no_foreign_one_along(netns: str, tmp_path: P
 
 def addresses(netns: str) -> set[str]:
     return {entry["local"] for entry in ipj(netns, "-4 address show dev e0")[0]["addr_info"]}
+
+
+def test_an_ipv6_address_of_another_prefix_length_is_in_the_way(netns: str, tmp_path: Path) -> None:
+    declared = '[link.e0]\naddresses = [{ address = "fd00::5/64", nodad = true }]\n'
+
+    async def story(world: World) -> None:
+        batch(netns, "link add e0 type bridge", "link set e0 up", "address add fd00::5/128 dev e0 nodad")
+        report = await world.go(declared)
+        assert said(report) == [(State.CONFLICT, "address fd00::5/64 dev e0")]
+        assert "prefix length is '128', want '64' (owner: no protocol" in report.conditions[0].text
+        assert (await world.go()).conditions == report.conditions
+        await world.settle('[scope]\non-conflict = "take"\n' + declared)
+        assert "fd00::5/64" in ip(netns, "-br address show e0")
+        # a hand's work, and so is undone
+        batch(netns, "address del fd00::5/64 dev e0", "address add fd00::5/96 dev e0 nodad")
+        await world.settle()
+        assert "fd00::5/64" in ip(netns, "-br address show e0")
+        # declared otherwise, ours goes and comes in one patch
+        await world.settle(declared.replace("/64", "/80"))
+        assert "fd00::5/80" in ip(netns, "-br address show e0")
+        await world.settle("[link.e0]\n")
+        assert "fd00::5" not in ip(netns, "-br address show e0")
+
+    run(netns, tmp_path, story)
+
+
+def test_nothing_is_put_on_a_stranger_in_the_place_of_a_link(netns: str, tmp_path: Path) -> None:
+    declared = """
+    [link.br0]
+    kind = "bridge"
+    addresses = ["10.0.0.1/24"]
+    [[route]]
+    to = "192.0.2.0/24"
+    dev = "br0"
+    """
+
+    async def story(world: World) -> None:
+        ip(netns, "link add br0 up type ifb")
+        report = await world.go(declared)
+        assert report.applied == ()
+        assert sorted(said(report)) == [
+            (State.CONFLICT, "link br0"),
+            (State.PENDING, "address 10.0.0.1/24 dev br0"),
+            (State.PENDING, "route 192.0.2.0/24 dev br0"),
+        ]
+        async with world.kept():
+            await world.sabotage("link del br0")
+            await world.until(lambda: "192.0.2.0/24" in ip(netns, "route"))
+        await world.quiet()
+
+    run(netns, tmp_path, story)

@@ -48,6 +48,18 @@ def have(msg: AddrMsg, links: LinkTable) -> Have[AddrMsg]:
     )
 
 
+def stand_ins(want: Mapping[Key, Address], seen: Mapping[Key, Have[AddrMsg]]) -> Mapping[Key, Have[AddrMsg]]:
+    """What was seen, with an IPv6 address of another prefix length in the place of a declared one: a link
+    has each but once (net/ipv6/addrconf.c ipv6_add_addr), so there is no room for both."""
+    missing = {key[1:3]: key for key in want if key not in seen and ":" in str(key[2])}
+    if not missing:
+        return seen
+    found = {
+        missing[key[1:3]]: have for key, have in seen.items() if key[1:3] in missing and key not in want
+    }
+    return {**seen, **found}
+
+
 def flag_words(flags: int) -> str:
     """``nodad noprefixroute``, or "" without any."""
     return " ".join(word for word, bit in ADDRESS_FLAGS.items() if flags & bit)
@@ -70,6 +82,8 @@ class AddressKind:
             if observed != wanted:
                 found.append(Change(attribute, observed, wanted))
 
+        if msg.prefixlen != want.prefixlen:
+            compare("prefix length", str(msg.prefixlen), str(want.prefixlen))
         if msg.peer != want.peer:
             compare("peer", msg.peer, want.peer)
         if msg.scope != want.scope:

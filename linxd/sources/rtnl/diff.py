@@ -15,6 +15,7 @@ from linxd.ownership import Action, Decision, Origin, Seen, decide
 from linxd.patch import Change, Claim, Condition, Entry, Key, Op, State, Verb
 from linxd.source import noted
 from linxd.sources.rtnl.kind import Have, HostLinks, Kind, settled
+from linxd.sources.rtnl.links import info_kind
 from linxd.sources.rtnl.model import Link
 from linxd.sources.rtnl.table import LinkTable
 
@@ -47,6 +48,13 @@ class View:
         if link is None or link.kind is None or self.links.index(name) is not None:
             return False
         return not self.refusal(link)
+
+    def strange(self, name: str) -> bool:
+        """Whether a link of another kind than the declared one bears that name."""
+        link, seen = self.declared.get(name), self.links.find(name)
+        if link is None or link.kind is None or seen is None:
+            return False
+        return seen.kind != info_kind(link.kind)
 
 
 @dataclass(slots=True)
@@ -124,6 +132,8 @@ def _needs(kind: Kind, spec: Any, view: View) -> tuple[tuple[Key, ...], str]:
             coming.append(needed)
         elif view.links.index(name) is None:
             return (needed,), f"needs link {name}, which is not there"
+        elif view.strange(name):
+            return (needed,), f"needs link {name}, in whose place there is one of another kind"
     return tuple(coming), ""
 
 

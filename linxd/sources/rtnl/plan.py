@@ -80,7 +80,7 @@ class Planner:
         for kind, want, by_link, names in on_links:
             keys = _named(observed.keys, kind)
             if names is None:
-                compare(kind, want, _claims(owned, kind, moved), observed.of(kind))
+                compare(kind, want, _claims(owned, kind, moved), _have(observed, kind, want))
             elif names or keys:
                 chosen = {key: want[key] for key in keys if key in want}
                 chosen |= {key: want[key] for name in names for key in by_link.get(name, ())}
@@ -89,7 +89,7 @@ class Planner:
                 else:
                     entries = _claims(owned, kind, moved)
                     claims = {k: e for k, e in entries.items() if k[1] in names or k in keys}
-                compare(kind, chosen, claims, observed.of(kind))
+                compare(kind, chosen, claims, _have(observed, kind, chosen))
         keys = _named(observed.keys, "route")
         if look.routes or keys:
             chosen_routes = {key: desired.routes[key] for key in keys if key in desired.routes}
@@ -113,6 +113,11 @@ class Planner:
 
 def _named(keys: Iterable[Key], kind: str) -> list[Key]:
     return [key for key in keys if key[0] == kind]
+
+
+def _have(observed: Observed, kind: str, want: Mapping[Key, Any]) -> Mapping[Key, Have[Any]]:
+    seen = observed.of(kind)
+    return addresses.stand_ins(want, seen) if kind == "address" else seen
 
 
 def _claims(owned: Owned, kind: str, moved: Mapping[Key, Entry | None]) -> Mapping[Key, Entry]:
