@@ -32,8 +32,9 @@ class LineFile:
         try."""
         if owner is not None and os.geteuid() == 0:
             # Root at work on a scope's ledger (a release) leaves it to the user whose directory that is.
-            status = os.stat(owner)
-            os.fchown(self._fd, status.st_uid, status.st_gid)
+            status, mine = os.stat(owner), os.fstat(self._fd)
+            if (mine.st_uid, mine.st_gid) != (status.st_uid, status.st_gid):
+                os.fchown(self._fd, status.st_uid, status.st_gid)
 
     def append(self, data: bytes, records: int) -> None:
         """Write all of it or nothing. Raises OSError."""

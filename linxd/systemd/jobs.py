@@ -11,7 +11,7 @@ import contextlib
 
 from linxd.culprit import cgroup_paths, unit_of
 
-ANSWER = 0.2
+ANSWER = 1.0
 """Seconds within which there is an answer, or none."""
 
 

@@ -183,7 +183,9 @@ class Machine:
 
     def command(self, *words: str, user: str | None = None) -> tuple[str, ...]:
         """What to start for a command to run in the machine, as root or as a user."""
-        as_user = () if user is None else ("--reuid", user, "--regid", user, "--init-groups")
+        as_user = (
+            () if user is None else ("--reuid", user, "--regid", _GROUPS.get(user, user), "--init-groups")
+        )
         # nsenter waits outside for what it started inside, which is to end with it.
         end = ("setpriv", "--pdeathsig", "KILL", *as_user)
         return ("nsenter", "-t", str(self.leader), "-a", "--", *end, *words)
@@ -228,6 +230,8 @@ class Machine:
             for child in children.read_text().split():
                 os.kill(int(child), signal.SIGKILL)
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
         """Write a file in the machine, with the directories on the way to it."""
@@ -236,6 +240,7 @@ class Machine:
                 "sh", path, f"{mode:o}", stdin=text)  # fmt: skip
 
 
+_GROUPS = {"nobody": "nogroup"}
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
 
 

@@ -43,8 +43,6 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         self._machine.end(self._process)
         self._reader.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
 
     def next(self) -> str:
         """The next line."""
