@@ -24,6 +24,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import netfilter
+
 from linxd.ledger import FileLedger
 from linxd.netlink import rt, wire
 from linxd.netlink.socket import Events, Requests, open_netlink
@@ -113,7 +115,11 @@ def show(title: str, figures: Figures, ours: str) -> None:
     print(f"\n{title}")
     base = statistics.median(figures[ours])
     for name, values in figures.items():
-        ratio = "" if name == ours else f"   linxd takes {base / statistics.median(values):.2f} of it"
+        ratio = (
+            ""
+            if name == ours or name.startswith("linxd")
+            else f"   linxd takes {base / statistics.median(values):.2f} of it"
+        )
         print(f"  {name:<42}{spread(values)}{ratio}")
 
 
@@ -210,6 +216,11 @@ async def main() -> None:
         middle = statistics.median(values)
         times = f"p50 {middle * 1e3:.3f} ms  p99 {p99 * 1e3:.3f} ms"
         print(f"  {name:<24} {times}   {middle / base:.2f} of that with 10")
+    elements, rules = (2000, 400) if options.quick else (10_000, 2_000)
+    results |= await netfilter.measure(elements, rules, runs, namespace, run)
+    for title, figures in results.items():
+        if title.startswith("nft"):
+            show(title, figures, next(iter(figures)))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
 
