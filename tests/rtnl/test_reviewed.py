@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from linxd.netlink import rt, wire
 from linxd.patch import Claim, Report, State, Trigger
 from linxd.source import Hint, Pass
+from linxd.sources.rtnl.model import AF_INET
 
 from .harness import World, batch, ip, ipj
 
@@ -287,5 +289,30 @@ def test_nothing_is_put_on_a_stranger_in_the_place_of_a_link(netns: str, tmp_pat
             await world.sabotage("link del br0")
             await world.until(lambda: "192.0.2.0/24" in ip(netns, "route"))
         await world.quiet()
+
+    run(netns, tmp_path, story)
+
+
+def test_our_own_event_about_a_rival_does_not_hide_that_ours_was_deleted(netns: str, tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        batch(netns, "link add e0 type bridge", "link set e0 up", "address add 10.0.0.1/24 dev e0")
+        await world.settle('[[route]]\nto = "192.0.2.0/24"\nvia = "10.0.0.2"\n')
+        hints: list[Hint] = []
+        subscription = world.source.subscribe(hints.append)
+        # all this happens before the first of it is read
+        batch(
+            netns,
+            "route prepend 192.0.2.0/24 via 10.0.0.9",
+            "route del 192.0.2.0/24 via 10.0.0.2",
+        )
+        rival = rt.encode_route(
+            family=AF_INET, dst="192.0.2.0/24", table=254, gateway="10.0.0.9", scope=0, type=1
+        )
+        world.requests.request(wire.RTM_DELROUTE, 0, rival)
+        while not hints:
+            await asyncio.sleep(0.001)
+        await world.source.reconcile(Pass(world.desired, world.ledger, Trigger.EVENT, tuple(hints)))
+        assert "192.0.2.0/24 via 10.0.0.2" in ip(netns, "route")
+        subscription.close()
 
     run(netns, tmp_path, story)

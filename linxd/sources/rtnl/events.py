@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from linxd.netlink import rt, wire
@@ -104,7 +105,10 @@ class EventReader:
         ours = message.pid == self._source.requests.portid
         for key, seen in self._concerns(message):
             if ours and message.type not in (wire.RTM_NEWLINK, wire.RTM_DELLINK):
-                hints.pop(key, None)
+                undone = hints.pop(key, None)
+                if undone is not None and message.type == wire.RTM_DELROUTE:
+                    # What we deleted may have been another route of this key than the one it was about.
+                    hints[key] = replace(undone, seen=None)
                 continue
             culprit = None
             if message.pid and not ours:
