@@ -9,7 +9,10 @@ RUNTIME := python3 iproute2 nftables procps
 TESTING := python3-venv python3-pyroute2 python3-systemd python3-dbus-next strace gcc libc6-dev linux-libc-dev
 BED := qemu-system-x86 mmdebstrap e2fsprogs
 
-.PHONY: help demo check lint test vm bench setup setup-test venv clean
+PACKAGING := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
+MACHINES := systemd-container mmdebstrap lintian
+
+.PHONY: help demo check lint test vm system deb man bench setup setup-test venv clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -17,7 +20,7 @@ help: ## show this
 demo: setup ## a namespace converges, is sabotaged, heals, and says who did it
 	@bash examples/demo.sh
 
-check: lint vm test ## install what is needed, then lint, types and every test this machine can run
+check: lint vm system test ## install what is needed, then lint, types and every test this machine can run
 
 setup: ## install what linxd itself needs
 	@tools/apt-needs $(RUNTIME)
@@ -45,6 +48,17 @@ test: $(VENV) ## every test that this machine can run; what can't run says why
 vm: $(VENV) ## the tests that need link kinds of a distribution's kernel, in a virtual machine
 	@if tools/apt-needs --try $(BED); then $(PYTHON) tests/bed/vm.py; \
 	else echo "vm: not run: qemu or mmdebstrap can't be had here"; fi
+
+system: $(VENV) ## the tests that need a real systemd: Debian 12 and 13 booted in containers
+	@if tools/apt-needs --try $(MACHINES) && tools/apt-needs --try $(PACKAGING); then $(PYTHON) -m pytest -q -rs tests/system; \
+	else echo "system: not run: systemd-nspawn, mmdebstrap or debhelper can't be had here"; fi
+
+deb: ## the Debian package, in dist/
+	@tools/apt-needs $(PACKAGING)
+	@packaging/build dist
+
+man: ## the manual pages, out of docs/
+	@/usr/bin/python3 tools/manpages
 
 bench: setup-test ## figures beside what a user would use instead
 	@/usr/bin/python3 bench/run.py

@@ -32,6 +32,7 @@ from linxd.sources.rtnl.source import RtnlSource
 from linxd.sources.sysctl.procfs import Procfs
 from linxd.sources.sysctl.source import SysctlSource
 from linxd.sources.sysctl.watch import GROUPS as SYSCTL_GROUPS
+from linxd.statedir import COMPILED
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class Kernel:
         source = NetfilterSource(
             requests,
             lambda: _events(NETLINK_NETFILTER, NFT_GROUPS),
-            Compiler(cache=os.path.join(self.directory, "compiled")),
+            Compiler(cache=os.path.join(self.directory, COMPILED)),
             link_events=lambda: _events(NETLINK_ROUTE, LINK_GROUPS),
             identify=self._process,
         )

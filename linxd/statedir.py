@@ -11,12 +11,15 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 ROOT = "/run/linxd-state"
 STATUS = "status.json"
 LEDGER = ".ledger"
+COMPILED = "compiled"
+"""Rulesets as the kernel has them, which can be made again."""
 LOCKS = ".lock"
 """Below the root; no scope is called so."""
 
@@ -81,6 +84,7 @@ def remove(base: str, scope: str) -> None:
     for name in (STATUS, f"{STATUS}.new"):
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(path, name))
+    shutil.rmtree(os.path.join(path, COMPILED), ignore_errors=True)
     with contextlib.suppress(OSError):
         os.rmdir(path)
 

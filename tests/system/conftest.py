@@ -34,11 +34,18 @@ def boot() -> Callable[..., bed.Machine]:
 def machine(request: pytest.FixtureRequest, boot: Callable[..., bed.Machine]) -> Iterator[bed.Machine]:
     """A running machine with linxd installed and nothing declared."""
     try:
-        with boot(request.param, prepare=install.copy) as machine:
-            install.settle(machine)
+        package = install.package()
+        with boot(request.param) as machine:
+            install.install(machine, package)
             yield machine
     except bed.Unavailable as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _packages_are_removed() -> Iterator[None]:
+    yield
+    install.forget()
 
 
 @pytest.fixture

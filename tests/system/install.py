@@ -1,51 +1,68 @@
 # SPDX-License-Identifier: MIT
-"""linxd in a machine, file by file as the package puts it there: for tests of what runs, rather than of the
-package."""
+"""The package, built once out of this tree, and put into machines as a user would."""
 
 from __future__ import annotations
 
+import functools
+import os
+import re
 import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
-from bed import ROOT, Machine
+from bed import ROOT, Machine, Unavailable
 
-SYSTEM = "usr/lib/systemd/system"
-_COMMAND = """#!/usr/bin/python3
-import sys
-from linxd.cli.{module} import main
-sys.exit(main())
-"""
+BUILD_SECONDS = 300.0
+PARTS = ("linxd", "units", "dbus", "docs", "examples", "packaging", "pyproject.toml", "README.md", "LICENSE")
+"""What a package is made of."""
 
 
-def copy(root: Path) -> None:
-    """Put the files there."""
-    shutil.copytree(
-        ROOT / "linxd",
-        root / "usr/lib/python3/dist-packages/linxd",
-        ignore=shutil.ignore_patterns("__pycache__"),
+@functools.cache
+def package() -> Path:
+    """The package. Raises Unavailable."""
+    for tool in ("dpkg-buildpackage", "dh", "pybuild"):
+        if shutil.which(tool) is None:
+            raise Unavailable(f"the package can't be built: there is no {tool}")
+    made = Path(_directory().name)
+    done = subprocess.run(
+        [ROOT / "packaging/build", made], capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
     )
-    for name, module in (("linxd", "daemon"), ("linxctl", "linxctl")):
-        command = root / "usr/bin" / name
-        command.write_text(_COMMAND.format(module=module))
-        command.chmod(0o755)
-    units = ROOT / "units"
-    for unit in units.iterdir():
-        if unit.suffix in (".service", ".socket", ".slice", ".target"):
-            _put(unit, root / SYSTEM / unit.name)
-    _put(units / "linxd.sysusers", root / "usr/lib/sysusers.d/linxd.conf")
-    _put(units / "linxd.tmpfiles", root / "usr/lib/tmpfiles.d/linxd.conf")
-    _put(units / "linxd.catalog", root / "usr/lib/systemd/catalog/linxd.catalog")
-    _put(units / "netns-link", root / "usr/lib/linxd/netns-link")
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
 
 
-def settle(machine: Machine) -> None:
-    """What the package does after its files are there."""
-    machine.do("systemd-sysusers", "linxd.conf")
-    machine.do("systemd-tmpfiles", "--create", "linxd.conf")
-    machine.do("journalctl", "--update-catalog")
-    machine.do("systemctl", "daemon-reload")
+@functools.cache
+def next_package() -> Path:
+    """The same as a later version."""
+    base = Path(_directory().name)
+    opened = base / "opened"
+    subprocess.run(["dpkg-deb", "-R", package(), opened], check=True)
+    control = opened / "DEBIAN/control"
+    control.write_text(re.sub(r"(?m)^Version: (.*)$", r"Version: \1+later", control.read_text()))
+    later = base / "linxd_later_all.deb"
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-b", opened, later], check=True, stdout=subprocess.DEVNULL
+    )
+    return later
 
 
-def _put(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source, target)
+@functools.cache
+def _directory() -> tempfile.TemporaryDirectory[str]:
+    """Removed when the tests end."""
+    return tempfile.TemporaryDirectory(prefix=f"linxd-package-{os.getpid()}-")
+
+
+def forget() -> None:
+    """Remove what was built."""
+    if _directory.cache_info().currsize:
+        _directory().cleanup()
+    for made in (_directory, package, next_package):
+        made.cache_clear()
+
+
+def install(machine: Machine, package: Path) -> str:
+    """Install a package by apt; what that prints."""
+    name = f"root/{package.name}"
+    shutil.copy(package, machine.root / name)
+    return machine.do("apt-get", "install", "-y", f"/{name}")
