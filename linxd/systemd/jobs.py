@@ -11,24 +11,25 @@ import contextlib
 
 from linxd.culprit import cgroup_paths, unit_of
 
-ANSWER = 1.0
+ANSWER = 2.0
 """Seconds within which there is an answer, or none."""
 
 
-async def stopped_for_good() -> bool:
-    """Whether our own unit is being stopped because somebody wants it stopped. False as well where nobody
-    can tell."""
+async def stopped_for_good() -> bool | None:
+    """Whether our own unit is being stopped because somebody wants it stopped. None where nobody can
+    tell."""
     unit = own_unit()
     if unit is None:
-        return False
+        return None
     with contextlib.suppress(TimeoutError, OSError):
         async with asyncio.timeout(ANSWER):
             jobs, system = await asyncio.gather(
                 _ask("list-jobs", "--plain", "--no-legend", unit), _ask("is-system-running")
             )
             kinds = [line.split()[2] for line in jobs.splitlines() if line.split()[1:2] == [unit]]
-            return kinds == ["stop"] and system.strip() not in ("", "stopping", "offline", "unknown")
-    return False
+            if kinds and system:
+                return kinds == ["stop"] and system.strip() not in ("stopping", "offline", "unknown")
+    return None
 
 
 def own_unit() -> str | None:

@@ -27,7 +27,8 @@ RELEASES = {"12": "bookworm", "13": "trixie"}
 """Debian's releases that are tested, and their code names."""
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "polkitd", "libglib2.0-bin", "python3", "python3-pyroute2",
-    "python3-dbus-next", "python3-systemd", "python3-tomli", "iproute2", "nftables", "procps", "libcap2-bin", "passwd",
+    "python3-dbus-next", "python3-systemd", "python3-tomli", "iproute2", "nftables", "procps", "libcap2-bin",
+    "passwd",
 )  # fmt: skip
 TOOLS = ("systemd-nspawn", "mmdebstrap", "nsenter", "unshare")
 BOOT_SECONDS = 60.0

@@ -278,6 +278,7 @@ def test_on_stop_remove_acts_on_a_stop_and_not_on_a_restart(machine: Machine, sc
         add_address(machine, scope, "198.18.0.2")
         assert monitor.until(r"198\.18\.0\.2") == []
     machine.do("systemctl", "stop", unit(scope))
+    print(machine.do("journalctl", "-u", unit(scope), "--no-pager", "-o", "short-precise"))
     assert "192.0.2.1/32" not in addresses(machine, scope)
     assert "198.18.0.1/32" in addresses(machine, scope)
     assert "198.51.100.0/24" not in machine.do("ip", "-n", scope, "route")
