@@ -285,11 +285,14 @@ async def _until_ended(
     async def stops() -> None:
         await asked.stop.wait()
         # Under a service manager only it knows whether this is a stop or the first half of a restart.
-        if (
-            scope.config.on_stop == "remove"
-            and not scope.gone
-            and (not notifier or await stopped_for_good())
-        ):
+        remove = scope.config.on_stop == "remove" and not scope.gone
+        if remove and notifier:
+            for_good = await stopped_for_good()
+            if for_good is None:
+                text = "can't learn whether this is a stop or a restart: everything stays"
+                served.reporter.say(news(scope.config.name, text, priority=WARNING))
+            remove = bool(for_good)
+        if remove:
             release = asyncio.ensure_future(served.release())
             hurry = asyncio.ensure_future(asked.hurry.wait())
             await asyncio.wait({release, hurry}, return_when=asyncio.FIRST_COMPLETED)
