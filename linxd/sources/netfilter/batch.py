@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from linxd.netlink.nft import nfgen
 from linxd.netlink.socket import Request
@@ -40,6 +40,9 @@ CHAINS, OBJECTS, FLOWTABLES, SETS, ELEMENTS, RULES, UPDATES = range(8, 15)
 """Steps of a transaction. Table flags come last: the kernel takes no base chain in a transaction after its
 table went dormant or back (__NFT_TABLE_F_UPDATE in nf_tables_addchain)."""
 
+GUARD = "linxd-guard"
+"""The name of a table that is gone when its transaction ends."""
+
 
 @dataclass(slots=True)
 class Batch:
@@ -56,8 +59,9 @@ def batch_of(ops: Sequence[Op]) -> Batch:
     for op in ops:
         for step, request in _messages(op, ids):
             steps[step].append((request, op))
+    first, last = _guards(ops, ids)
     batch = Batch()
-    for requests in steps:
+    for requests in (first, *steps, last):
         for request, op in requests:
             batch.messages.append(request)
             batch.ops.append(op)
@@ -127,6 +131,40 @@ def _messages(op: Op, ids: Ids) -> Iterator[Step]:
             yield OBJECTS, _object(thing.where, thing.object)
     elif isinstance(thing, FlowtableThing):
         yield from _flowtable_steps(op, thing)
+
+
+# --- no moment without a filter ----------------------------------------------------------------------
+
+
+def _guards(ops: Sequence[Op], ids: Ids) -> tuple[list[tuple[Request, Op]], list[tuple[Request, Op]]]:
+    """What stands in, from the first message of the transaction to its last, for base chains that are made
+    anew and drop by policy.
+
+    The kernel commits one message after the other, and gives a new chain its policy only when its turn comes
+    (nft_chain_commit_drop_policy in nf_tables_commit): between the end of the old one and that, what its
+    rules don't decide would be accepted. For those microseconds an empty chain at the same place drops it.
+    """
+    first: dict[int, list[tuple[Request, Op]]] = {}
+    last: list[tuple[Request, Op]] = []
+    for op in ops:
+        thing = op.want
+        if op.verb is not Verb.RECREATE:
+            continue
+        chains = [thing.chain] if isinstance(thing, ChainThing) else []
+        where = thing.where if isinstance(thing, ChainThing | TableThing) else None
+        if isinstance(thing, TableThing):
+            chains = list(thing.table.chains.values())
+        for chain in chains:
+            if where is None or chain.hook is None or chain.policy != n.NF_DROP:
+                continue
+            guard: TableId = (where[0], GUARD)
+            if where[0] not in first:
+                made = (n.NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, _head(guard, n.NFTA_TABLE_NAME))
+                first[where[0]] = [(made, op)]
+                last.append(((n.DELTABLE, 0, _head(guard, n.NFTA_TABLE_NAME)), op))
+            stand_in = replace(chain, name=f"guard{next(ids)}", rules=(), userdata=b"")
+            first[where[0]] += [(request, op) for _, request in _chain(guard, stand_in, ids)]
+    return [each for messages in first.values() for each in messages], last
 
 
 # --- whole things -----------------------------------------------------------------------------------
