@@ -5,16 +5,11 @@ there."""
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import bed
-import install
+from tests.system import bed, install
 
 
 @pytest.fixture(scope="session")

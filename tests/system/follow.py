@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from bed import Machine
+from tests.system.bed import Machine
 
 PATIENCE = 30.0
 """Seconds after which what has not come won't come. No test waits so long unless it fails."""

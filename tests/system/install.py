@@ -11,10 +11,21 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from bed import ROOT, Machine, Unavailable
+from tests.system.bed import ROOT, Machine, Unavailable
 
 BUILD_SECONDS = 300.0
-PARTS = ("linxd", "units", "dbus", "docs", "examples", "packaging", "pyproject.toml", "README.md", "LICENSE")
+PARTS = (
+    "linxd",
+    "units",
+    "dbus",
+    "docs",
+    "examples",
+    "packaging",
+    "tools",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 """What a package is made of."""
 
 

@@ -6,11 +6,10 @@ from __future__ import annotations
 import errno
 import json
 
-from bed import ROOT, Machine
-from follow import Journal
-from test_service import DECLARED, declare, start, unit
-
 from linxd import log
+from tests.system.bed import ROOT, Machine
+from tests.system.follow import Journal
+from tests.system.test_service import DECLARED, declare, start, unit
 
 # Deletes the address by a socket of its own and stays until it is told to go: a short-lived command may be
 # gone before anybody can look at it.

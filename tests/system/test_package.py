@@ -9,12 +9,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import bed
-import install
 import pytest
-from bed import Machine
-from follow import Journal, Lines
-from test_service import add_address, addresses, declare, show, unit
+
+from tests.system import bed, install
+from tests.system.bed import Machine
+from tests.system.follow import Journal, Lines
+from tests.system.test_service import add_address, addresses, declare, show, unit
 
 # What a machine writes by itself, and what keeps account of packages.
 KEPT = (

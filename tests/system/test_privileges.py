@@ -6,8 +6,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from bed import Machine
-from test_service import DECLARED, declare, show, start, unit
+
+from tests.system.bed import Machine
+from tests.system.test_service import DECLARED, declare, show, start, unit
 
 NET_ADMIN = "0000000000001000"
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from bed import Machine
-from follow import Journal, Lines, seconds
+
+from tests.system.bed import Machine
+from tests.system.follow import Journal, Lines, seconds
 
 DECLARED = """
 [link.lo]
@@ -209,6 +210,28 @@ def test_the_end_of_the_namespace_is_the_end_of_the_unit(machine: Machine, scope
     nothing_is_left(machine, scope)
 
 
+def test_the_hosts_end_of_a_link_is_made_and_healed_and_goes_with_the_namespace(
+    machine: Machine, scope: str
+) -> None:
+    bridge, end = f"br-{scope}", f"{scope}-eth0"
+    peer = f'peer = {{ name = "{end}", scope = "host", master = "{bridge}" }}'
+    declare(machine, scope, f'[link.eth0]\nkind = "veth"\n{peer}\naddresses = ["10.0.0.5/24"]\n')
+    machine.do("ip", "link", "add", bridge, "type", "bridge")
+    try:
+        start(machine, scope)
+        assert f"master {bridge}" in machine.do("ip", "link", "show", end)
+        with Journal(machine) as journal:
+            machine.do("ip", "link", "delete", end)
+            journal.of(unit(scope), "restored 1 link and 1 address")
+            assert f"master {bridge}" in machine.do("ip", "link", "show", end)
+            machine.do("ip", "netns", "delete", scope)
+            journal.of(unit(scope), "Deactivated successfully")
+        assert machine.run("ip", "link", "show", end).returncode != 0
+        nothing_is_left(machine, scope)
+    finally:
+        machine.do("ip", "link", "delete", bridge)
+
+
 def test_a_namespace_under_the_same_name_is_taken_up_at_once(machine: Machine, scope: str) -> None:
     declare(machine, scope)
     start(machine, scope)
@@ -310,6 +333,25 @@ def test_the_namespace_of_a_unit_and_of_a_process(machine: Machine, scope: str) 
         nothing_is_left(machine, scope)
     finally:
         machine.run("systemctl", "kill", "--signal=KILL", box)
+
+
+def test_a_path_of_its_own_and_the_hosts_namespace_which_is_refused(machine: Machine, scope: str) -> None:
+    other = f"{scope}-elsewhere"
+    machine.do("ip", "netns", "add", other)
+    try:
+        declare(machine, scope, netns=f"/run/netns/{other}")
+        start(machine, scope)
+        assert "192.0.2.1/32" in addresses(machine, other)
+        assert "192.0.2.1/32" not in addresses(machine, scope)
+        machine.do("systemctl", "stop", unit(scope))
+        declare(machine, scope, netns="pid:1")
+        assert machine.run("systemctl", "start", unit(scope)).returncode != 0
+        said = machine.do("journalctl", "-u", unit(scope), "-o", "cat", "--no-pager")
+        assert "pid:1 is the host's own network namespace, which only the scope host may touch" in said
+        assert "192.0.2.1/32" not in machine.do("ip", "address")
+        nothing_is_left(machine, scope)
+    finally:
+        machine.do("ip", "netns", "delete", other)
 
 
 def test_the_target_stops_them_all(machine: Machine, scope: str) -> None:
