@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import linxd.sources.rtnl.info  # noqa: F401 - whose own users import it late: an upgrade may replace its file by then
 from linxd.culprit import Glimpse, Identifier
 from linxd.ledger import FileLedger
 from linxd.netlink.events import Events

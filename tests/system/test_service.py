@@ -290,6 +290,99 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+def test_killed_it_comes_back_and_writes_nothing(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    start(machine, scope)
+    with (
+        Lines(machine, "ip", "-n", scope, "monitor", "link", "address", "route") as monitor,
+        Journal(machine) as journal,
+    ):
+        monitor.heard(lambda number: add_address(machine, scope, f"203.0.113.{number}"))
+        add_address(machine, scope, "198.18.0.1")
+        monitor.until(r"local 198\.18\.0\.1 ")
+        machine.do("kill", "-KILL", show(machine, scope, "MainPID"))
+        journal.of(unit(scope), "^Started ")
+        add_address(machine, scope, "198.18.0.2")
+        assert monitor.until(r"198\.18\.0\.2") == []
+    assert show(machine, scope, "StatusText").startswith("converged: ")
+
+
+def test_without_a_bus_it_runs_on(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    machine.do("systemctl", "stop", "dbus.socket", "dbus.service")
+    try:
+        start(machine, scope)
+        with Journal(machine) as journal:
+            machine.do("ip", "-n", scope, "address", "delete", "192.0.2.1/32", "dev", "lo")
+            journal.of(unit(scope), "restored address")
+        machine.do("systemctl", "reload", unit(scope))
+        machine.do("systemctl", "stop", unit(scope))
+        assert show(machine, scope, "Result") == "success"
+    finally:
+        machine.do("systemctl", "start", "dbus.socket")
+
+
+def test_what_runs_needs_none_of_its_files(machine: Machine, scope: str) -> None:
+    """As during an upgrade: everything was read before the unit was ready."""
+    declare(machine, scope)
+    start(machine, scope)
+    modules = "/usr/lib/python3/dist-packages/linxd"
+    machine.do("mv", modules, f"{modules}.away")
+    try:
+        with Journal(machine) as journal:
+            machine.do("ip", "-n", scope, "address", "delete", "192.0.2.1/32", "dev", "lo")
+            journal.of(unit(scope), "restored address")
+            declare(machine, scope, DECLARED.replace("192.0.2.1", "192.0.2.2") + NEIGHBOUR)
+            machine.do("kill", "-HUP", show(machine, scope, "MainPID"))
+            journal.of(unit(scope), "reloaded: ")
+        assert "192.0.2.2/32" in addresses(machine, scope)
+        machine.do("systemctl", "stop", unit(scope))
+        assert show(machine, scope, "Result") == "success"
+    finally:
+        machine.do("mv", f"{modules}.away", modules)
+
+
+NEIGHBOUR = """
+[link.veth9]
+kind = "veth"
+peer = { name = "veth8" }
+
+[[neighbour]]
+address = "10.0.0.9"
+dev = "veth9"
+lladdr = "02:00:00:00:00:09"
+
+[[rule]]
+from = "10.0.0.0/24"
+table = 100
+priority = 1000
+"""
+
+
+def test_many_at_once(machine: Machine) -> None:
+    names = [f"many{number}" for number in range(20)]
+    for name in names:
+        machine.do("ip", "netns", "add", name)
+        declare(machine, name)
+    try:
+        machine.do("systemctl", "start", *map(unit, names))
+        assert set(machine.do("systemctl", "is-active", *map(unit, names)).split()) == {"active"}
+        assert all("192.0.2.1/32" in addresses(machine, name) for name in names)
+        machine.do("systemctl", "stop", *map(unit, names))
+        for name in names:
+            nothing_is_left(machine, name)
+    finally:
+        for name in names:
+            machine.do("ip", "netns", "delete", name)
+
+
+def test_systemd_finds_nothing_wrong_with_the_units(machine: Machine) -> None:
+    known = machine.do("sh", "-c", "cd /usr/lib/systemd/system && ls linx*").split()
+    units = [name.replace("@.", "@c1.") for name in known]
+    done = machine.run("systemd-analyze", "verify", "--man=no", *units)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_on_stop_remove_acts_on_a_stop_and_not_on_a_restart(machine: Machine, scope: str) -> None:
     declare(machine, scope, '[scope]\non-stop = "remove"\n' + DECLARED)
     start(machine, scope)
