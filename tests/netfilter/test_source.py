@@ -489,17 +489,19 @@ async def test_a_heal_need_not_wait_for_a_look_at_everything(bed: Bed) -> None:
             await asyncio.wait_for(reports.get(), 10)
         await loop.request()
         bed.source.mirror.exact = False
-        began = asyncio.Event()
+        began, go = asyncio.Event(), asyncio.Event()
         read = bed.source._look.reader.messages
 
         async def messages(*arguments: object) -> object:
             began.set()
+            await go.wait()
             return await read(*arguments)  # type: ignore[arg-type]
 
         bed.source._look.reader.messages = messages  # type: ignore[method-assign, assignment]
         asked = asyncio.ensure_future(loop.request())
         await began.wait()
         bed.nft("delete", "rule", "inet", "ours", "input", "handle", handle(bed, "tcp dport 22"))
+        go.set()
         report = await applied(reports)
         assert report.trigger is Trigger.EVENT
         outer = await reports.get()
