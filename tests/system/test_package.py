@@ -116,6 +116,12 @@ def test_what_was_made_can_be_released_before_it_is_removed(fresh: Machine) -> N
     assert "stays as it is" not in fresh.do("apt-get", "purge", "-y", "linxd")
 
 
+def test_the_packages_own_test_passes(fresh: Machine) -> None:
+    install.install(fresh, install.package())
+    fresh.write("/root/smoke", (bed.ROOT / "packaging/debian/tests/smoke").read_text(), mode=0o755)
+    fresh.do("/root/smoke")
+
+
 def test_lintian_has_nothing_to_say() -> None:
     if shutil.which("lintian") is None:
         pytest.skip("needs lintian")
