@@ -106,7 +106,10 @@ class Machine:
         work = Path(tempfile.gettempdir(), name)
         work.mkdir(mode=0o700)
         stack.callback(work.rmdir)
-        _do("mount", "-t", "tmpfs", "-o", "mode=755", name, str(work))
+        try:
+            _do("mount", "-t", "tmpfs", "-o", "mode=755", name, str(work))
+        except AssertionError as error:
+            raise Unavailable(f"nothing can be mounted: {error}") from None
         stack.callback(_do, "umount", str(work))
         for part in ("upper", "work", "root"):
             (work / part).mkdir()
