@@ -447,6 +447,19 @@ def test_a_path_of_its_own_and_the_hosts_namespace_which_is_refused(machine: Mac
         machine.do("ip", "netns", "delete", other)
 
 
+def test_the_hosts_scope_is_no_namespaces(machine: Machine) -> None:
+    machine.do("ip", "netns", "add", "host")
+    machine.write("/etc/linxd/host.toml", DECLARED)
+    try:
+        assert machine.run("systemctl", "start", unit("host")).returncode != 0
+        said = machine.do("journalctl", "-u", unit("host"), "-o", "cat", "--no-pager")
+        assert "the host's own namespace is kept by linxd.service" in said
+        assert "192.0.2.1/32" not in addresses(machine, "host")
+    finally:
+        machine.do("rm", "/etc/linxd/host.toml")
+        machine.do("ip", "netns", "delete", "host")
+
+
 def test_the_target_stops_them_all(machine: Machine, scope: str) -> None:
     declare(machine, scope)
     machine.do("systemctl", "enable", unit(scope))
