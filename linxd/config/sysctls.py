@@ -12,6 +12,7 @@ from linxd.config.names import Names
 from linxd.config.reader import ABSENT, Field, Reader
 from linxd.config.values import Type, word
 from linxd.sources.sysctl.model import Desired, Setting
+from linxd.sources.sysctl.namespaced import per_namespace
 
 _VALUE_SCHEMA: Mapping[str, Any] = {
     "anyOf": [
@@ -152,6 +153,11 @@ def _path(reader: Reader, node: Node, key: str, *, host: bool) -> tuple[str, ...
     if not host and path[0] != "net":
         message = "is not a key of a network namespace: only net.* is"
         hint = did_you_mean(path[0], ("net",)) or "the others belong into host.toml"
+        reader.error(node, message, hint, at_key=True)
+        return None
+    reason = None if host else per_namespace(path)
+    if reason is not None:
+        message, _, hint = reason.rpartition("; ")
         reader.error(node, message, hint, at_key=True)
         return None
     return path

@@ -276,6 +276,14 @@ class _Differ:
                 self.adopt.append((target.key, entry))
 
 
+def found_first(entry: Entry) -> Entry:
+    """The entry of a key that is about to be written, as it is before: it knows the first value."""
+    first = entry.original.get(VALUE)
+    if first is None:
+        return entry
+    return replace(entry, original={}, facts={**entry.facts, FIRST: first})
+
+
 def noted(change: Change) -> str:
     """``asked 1001, the kernel has 1004``."""
     return f"asked {change.want or '(nothing)'}, the kernel has {change.have or '(nothing)'}"

@@ -15,6 +15,7 @@ from dataclasses import replace
 from linxd.patch import Change, Condition, Key, Op, Patch, Report, State
 from linxd.source import Pass
 from linxd.sources.sysctl.apply import Applier
+from linxd.sources.sysctl.diff import found_first
 from linxd.sources.sysctl.model import Desired, Path, Sysctl, dotted, path_of
 from linxd.sources.sysctl.values import shown
 
@@ -48,6 +49,10 @@ class Rounds:
             # Forgotten first: what is put under the same key then is about something else.
             work.owned.put((key, None) for key, entry in patch.adopt if entry is None)
             work.owned.put((key, entry) for key, entry in patch.adopt if entry is not None)
+        if work.write and len(patch.ops) > 1:
+            # One write changes other keys: what all of them had first is kept before the first of them.
+            unknown = (op for op in patch.ops if op.after is not None and work.owned.get(op.key) is None)
+            work.owned.put((op.key, found_first(op.after)) for op in unknown if op.after is not None)
         before, self._progress = self._progress, False
         for op in patch.ops:
             if op.key in self._refused and not before:
