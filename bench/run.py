@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import netfilter
+import sysctls
 
 from linxd.ledger import FileLedger
 from linxd.netlink import rt, wire
@@ -218,8 +219,9 @@ async def main() -> None:
         print(f"  {name:<24} {times}   {middle / base:.2f} of that with 10")
     elements, rules = (2000, 400) if options.quick else (10_000, 2_000)
     results |= await netfilter.measure(elements, rules, runs, namespace, run)
+    results |= await sysctls.measure(runs, namespace, run)
     for title, figures in results.items():
-        if title.startswith("nft"):
+        if title.startswith(("nft", "sysctl")):
             show(title, figures, next(iter(figures)))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))

@@ -110,18 +110,20 @@ class Procfs:
 
     def listing(self, path: Path) -> frozenset[str] | None:
         """Names in a directory (``()``: in all of /proc/sys), None if it is not there. Raises OSError."""
-        try:
-            with self.inside():
+        # Listed from outside the namespace, the kernel finds none of the names in its cache, and makes each
+        # anew (proc_sys_fill_cache): a hundred times as slow.
+        with self.inside():
+            try:
                 name = _checked(path) if path else "."
                 fd = os.open(name, _FLAGS | os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._root)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        try:
-            return frozenset(os.listdir(fd))
-        except FileNotFoundError:
-            return None  # taken down meanwhile
-        finally:
-            os.close(fd)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            try:
+                return frozenset(os.listdir(fd))
+            except FileNotFoundError:
+                return None  # taken down meanwhile
+            finally:
+                os.close(fd)
 
     def keys(self, below: Path) -> Iterator[tuple[Path, int]]:
         """All keys below a directory, with their permission bits, in order. Raises OSError."""
