@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import subprocess
@@ -14,12 +15,20 @@ from linxd.cli.output import Subparsers, print_json
 from linxd.config import NetnsRef, ScopeConfig
 from linxd.config.model import HOST
 from linxd.config.write import raw_of, write
+from linxd.netlink import rt, wire
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.socket import Requests, open_netlink
 from linxd.netns import leave
 from linxd.sources.netfilter.model import Desired as Netfilter
 from linxd.sources.netfilter.model import Ruleset
 from linxd.sources.rtnl.capture import Defaults, capture, fresh_links
+from linxd.sources.sysctl import capture as sysctls
+from linxd.sources.sysctl.model import Desired as Sysctls
+from linxd.sources.sysctl.model import Path
+from linxd.sources.sysctl.procfs import Procfs
+
+MODEL = "linxd0"
+"""A link that shows what a new one has."""
 
 
 def add(commands: Subparsers) -> None:
@@ -54,12 +63,46 @@ def run(options: argparse.Namespace) -> int:
             rtnl = capture(requests, _defaults())
     except NetlinkError as error:
         raise Trouble(f"can't be read: {error}") from None
-    config = ScopeConfig(name, netns=ref, rtnl=rtnl, netfilter=_ruleset())
+    sysctl = _sysctls(host=options.netns is None and namespace.host)
+    config = ScopeConfig(name, netns=ref, rtnl=rtnl, netfilter=_ruleset(), sysctl=sysctl)
     if options.json:
         print_json({key: value for key, value in raw_of(config).items() if value})
     else:
         print(write(config), end="")
     return 0
+
+
+def _sysctls(*, host: bool) -> Sysctls | None:
+    """What is set here and not in a namespace made to compare with; None where that can't be made, or
+    nothing is."""
+    fresh: dict[Path, str] = {}
+    model: list[str] = []
+
+    def look() -> None:
+        with contextlib.suppress(OSError):
+            leave()
+            with contextlib.suppress(OSError), Requests(open_netlink()) as requests:
+                payload = rt.encode_link(name=MODEL, kind="veth")
+                requests.request(wire.RTM_NEWLINK, wire.NLM_F_CREATE | wire.NLM_F_EXCL, payload)
+                model.append(MODEL)
+            procfs = Procfs()
+            try:
+                fresh.update(sysctls.values(procfs))
+            finally:
+                procfs.close()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    procfs = Procfs()
+    try:
+        here = sysctls.values(procfs)
+    except OSError as error:
+        raise Trouble(f"/proc/sys can't be read: {error.strerror}") from None
+    finally:
+        procfs.close()
+    found = sysctls.capture(here, fresh, "".join(model), host=host)
+    return found if found.settings else None
 
 
 def _ruleset() -> Netfilter | None:
