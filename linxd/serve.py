@@ -20,6 +20,7 @@ from linxd.config.model import ScopeConfig
 from linxd.culprit import Identifier
 from linxd.log import NOTICE, WARNING, Entry, condition_line, news
 from linxd.netns import Namespace, boot_id, cgroup_name
+from linxd.part import Part
 from linxd.patch import Report, State
 from linxd.reporter import Reporter
 from linxd.scope import Access, Scope, ScopeState
@@ -30,6 +31,15 @@ WORD_EVERY = 0.2
 """Seconds between two times that word of the state is left, at least."""
 SHOWN = 100
 """Conditions of which word is left."""
+
+
+def _watched(part: Part) -> dict[str, list[str]]:
+    """Objects by the way they are watched, where they differ in that."""
+    ways: dict[str, list[str]] = {}
+    if part.loop is not None:
+        for key, way in part.loop.source.watched().items():
+            ways.setdefault(way, []).append(" ".join(map(str, key[1:])))
+    return {way: sorted(objects)[:SHOWN] for way, objects in sorted(ways.items())}
 
 
 class Served:
@@ -168,6 +178,7 @@ class Served:
                     "drifts": status.drifts,
                     "ops": status.ops_applied,
                     "heal_usec": list(status.heal_usec),
+                    "watched": _watched(part),
                 }
             )
             conditions += [

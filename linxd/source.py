@@ -237,6 +237,10 @@ class Source(abc.ABC, Generic[D, O]):
         """
         raise Unsupported(self.name)
 
+    def watched(self) -> Mapping[Key, str]:
+        """How drift of each declared object is noticed (``event``, ``poll``), where they differ in that."""
+        return {}
+
 
 class ObjectSource(Source[D, O]):
     """A source whose ops are carried out one by one: write `observe`, `diff` and `apply`, and it is one.

@@ -139,6 +139,12 @@ def _status(word: Mapping[str, Any], paint: Paint) -> Iterator[str]:
     rows = [_loop(loop) for loop in _loops(word)]
     if rows:
         yield from (f"    {line}" for line in table(rows))
+    for loop in _loops(word):
+        ways = loop.get("watched")
+        if isinstance(ways, dict) and ways:
+            told = {"event": "by event", "poll": "by a look each second"}
+            parts = (f"{len(objects)} {told.get(way, way)}" for way, objects in ways.items())
+            yield clean(f"    {loop.get('source')} watches {', '.join(parts)} (--json names them)")
     last = word.get("last_patch")
     if isinstance(last, dict):
         yield f"    last patch {_moment(last.get('at'))}"

@@ -234,6 +234,21 @@ def test_list_and_status_tell_how_a_scope_is(ctl: Ctl, netns: str) -> None:
     assert "not served by a daemon" in ctl("status", netns, rc=3)
 
 
+def test_status_tells_how_each_sysctl_is_watched(ctl: Ctl, netns: str) -> None:
+    file = ctl.file(
+        netns, '[sysctl]\n"net.ipv4.ip_forward" = 1\n"net.core.somaxconn" = 99\n"net.ipv4.tcp_sack" = 0\n'
+    )
+    with Daemon(netns, file, ctl.state) as daemon:
+        daemon.line("sysctl: converged")
+        _until(lambda: "1 by event, 2 by a look each second" in ctl("status", netns, rc=None))
+        word = json.loads(ctl("status", netns, "--json", rc=None))
+        (loop,) = [loop for loop in word["loops"] if loop["source"] == "sysctl"]
+        assert loop["watched"] == {
+            "event": ["net.ipv4.ip_forward"],
+            "poll": ["net.core.somaxconn", "net.ipv4.tcp_sack"],
+        }
+
+
 def test_a_daemon_that_was_killed_is_called_dead(ctl: Ctl, netns: str) -> None:
     with Daemon(netns, ctl.file(netns, BASE), ctl.state) as daemon:
         daemon.converged()

@@ -140,6 +140,11 @@ class SysctlSource(Source[Desired, Observed]):
         self._watch.arm()
         return self._watch
 
+    def watched(self) -> Mapping[Key, str]:
+        """How each declared key is watched: by events, or by a look each second."""
+        silent = set(self._silent)
+        return {want.key: "poll" if path in silent else "event" for path, want in self._wanted.of.items()}
+
     # -- asked by the watch ---------------------------------------------------------------------------------
 
     def drifted(self, *, silent: bool) -> Iterable[Key]:
