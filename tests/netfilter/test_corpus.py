@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,13 @@ def listing(bed: Bed, tool: Tool) -> str:
     return _RUNTIME.sub("", done.stdout)
 
 
-@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def _cases() -> list[Any]:
+    """Those that not every kernel can load are tried on a distribution's, too."""
+    marks = {path: [pytest.mark.kinds] if "\n# needs:" in f"\n{path.read_text()}" else [] for path in CORPUS}
+    return [pytest.param(path, id=path.stem, marks=marks[path]) for path in CORPUS]
+
+
+@pytest.mark.parametrize("path", _cases())
 async def test_ruleset_is_loaded_as_nft_would_and_then_left_alone(
     path: Path, tool: Tool, make_bed: Callable[[], Bed]
 ) -> None:
