@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import os
 import time
@@ -105,6 +106,9 @@ class Served:
         # Whoever waited for this reads the status next.
         self._notifier.status(self.status_line())
         self._notifier.send(READY="1")
+        # What is declared stays: looking through 100,000 of it again and again would hold up everything.
+        gc.collect()
+        gc.freeze()
         self._changed()
 
     async def _watchdog(self) -> None:
