@@ -330,7 +330,9 @@ def test_a_reader_who_has_seen_enough_is_no_trouble(ctl: Ctl, netns: str) -> Non
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("verb", ["", "check", "diff", "apply", "release", "capture", "list", "status"])
+@pytest.mark.parametrize(
+    "verb", ["", "check", "diff", "apply", "release", "capture", "list", "status", "log"]
+)
 def test_every_command_explains_itself(ctl: Ctl, verb: str) -> None:
     text = ctl(*([verb] if verb else []), "--help", state=False)
     assert "exit code" in text
