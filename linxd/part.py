@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from linxd.clock import BOOT
 from linxd.ledger import FileLedger
 from linxd.loop import Loop, LoopState, Status
 from linxd.patch import Condition, Key, Report
@@ -67,6 +68,7 @@ class Part:
         self._loaded: Callable[[], bool] | None = None
         self._error = ""
         self._generation = 1
+        self._paused_until: float | None = None
         self._stopping = asyncio.Event()
 
     # -- asked ----------------------------------------------------------------------------------------------
@@ -112,6 +114,19 @@ class Part:
         if self.loop is not None:
             self.loop.resync = self._resync
             self.loop.declare(desired)
+
+    def pause(self, until: float) -> None:
+        """Write nothing before ``until`` (seconds of CLOCK_BOOTTIME), not even in a loop made anew
+        meanwhile."""
+        self._paused_until = until
+        if self.loop is not None:
+            self.loop.pause(until)
+
+    def resume(self) -> None:
+        """End a pause now."""
+        self._paused_until = None
+        if self.loop is not None:
+            self.loop.resume()
 
     def stop(self) -> None:
         """Have `run` return soon."""
@@ -165,6 +180,8 @@ class Part:
             )
             loop.generation = self._generation
             self.loop, self._error, self._loaded = loop, "", opened.loaded
+            if self._paused_until is not None and self._paused_until > BOOT.now():
+                loop.pause(self._paused_until)
             await loop.run()
             self.gone = loop.gone
         finally:

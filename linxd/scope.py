@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from linxd.clock import BOOT
 from linxd.config.model import ScopeConfig
 from linxd.ledger import FileLedger
 from linxd.log import WARNING, condition_line, news
@@ -115,6 +116,7 @@ class Scope:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._over = asyncio.Event()
         self._overriding: ScopeState | None = None
+        self._paused_until = 0.0
         self._filtered = False
         """Whether the ruleset has loaded once in this namespace."""
         self._beginning: asyncio.Task[None] | None = None
@@ -151,6 +153,11 @@ class Scope:
     def stalled(self) -> float:
         """The longest time for which a pass has made no progress, in seconds."""
         return max((part.stalled() for part in self._parts.values()), default=0.0)
+
+    @property
+    def paused_until(self) -> float:
+        """When the pause ends by itself, in seconds of CLOCK_BOOTTIME; 0.0 where there is none."""
+        return self._paused_until if self._paused_until > BOOT.now() else 0.0
 
     def hold(self) -> str:
         """Why no address may be added and no link set up yet; "" when they may."""
@@ -207,6 +214,8 @@ class Scope:
             on_report=self._reported,
             on_change=self._moved,
         )
+        if self.paused_until:
+            part.pause(self._paused_until)
         return part
 
     def _launch(self, name: str) -> None:
@@ -305,6 +314,20 @@ class Scope:
             if self.state is ScopeState.RELOADING:
                 self._override(None)
 
+    def pause(self, seconds: float) -> None:
+        """Write nothing for so long, but look and report. A later word on it replaces an earlier one."""
+        self._paused_until = BOOT.now() + seconds
+        for part in self._parts.values():
+            part.pause(self._paused_until)
+        self._changed()
+
+    def resume(self) -> None:
+        """End a pause now."""
+        self._paused_until = 0.0
+        for part in self._parts.values():
+            part.resume()
+        self._changed()
+
     async def _settled(self, parts: Iterable[Part]) -> None:
         async def reach(part: Part) -> None:
             with contextlib.suppress(Blocked, Gone, asyncio.CancelledError):
@@ -342,7 +365,7 @@ class Scope:
                 await asyncio.wait_for(part.answered.wait(), PATIENCE)
         if part.loop is None or part.ledger is None:
             return [f"{part.name}: {part.status.last_error or 'has not begun'}"]
-        part.loop.resume()
+        part.resume()
         try:
             report = await asyncio.wait_for(part.reached(), PATIENCE)
         except TimeoutError:

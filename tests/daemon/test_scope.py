@@ -279,3 +279,44 @@ def test_events_that_can_not_be_had_are_no_reason_to_stop(bed: Bed) -> None:
             assert scope.parts["rtnl"].status.subscription_error == "no events: Too many open files"
 
     run(work())
+
+
+def test_paused_nothing_is_written_whatever_begins_meanwhile(bed: Bed) -> None:
+    async def work() -> None:
+        async with bed.running(config()) as scope:
+            await scope.ready.wait()
+            scope.pause(600)
+            assert scope.state is ScopeState.PAUSED
+            assert scope.paused_until > 0
+            bed.worlds["rtnl"].drift("address")
+            await until(lambda: bool(scope.parts["rtnl"].conditions))
+            assert not bed.worlds["rtnl"].things
+            # A loop that a reload adds is paused with the others.
+            await scope.declare(config(sysctl=things(forwarding="1")))
+            assert scope.parts["sysctl"].state is LoopState.PAUSED
+            assert not bed.worlds["sysctl"].things
+            scope.resume()
+            assert scope.paused_until == 0
+            await until(lambda: scope.state is ScopeState.CONVERGED)
+            assert bed.worlds["rtnl"].things
+            assert bed.worlds["sysctl"].things
+
+    run(work())
+
+
+def test_a_pause_ends_by_itself_and_outlives_a_loop_that_breaks(bed: Bed) -> None:
+    async def work() -> None:
+        async with bed.running(config()) as scope:
+            await scope.ready.wait()
+            scope.pause(600)
+            part = scope.parts["rtnl"]
+            first = part.loop
+            assert first is not None
+            first.stop()
+            await until(lambda: part.loop is not first)
+            assert part.state is LoopState.PAUSED
+            scope.pause(0.05)
+            await until(lambda: scope.state is ScopeState.CONVERGED)
+            assert scope.paused_until == 0
+
+    run(work())
