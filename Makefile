@@ -12,7 +12,7 @@ BED := qemu-system-x86 mmdebstrap e2fsprogs
 PACKAGING := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
 MACHINES := systemd-container mmdebstrap lintian
 
-.PHONY: help demo check lint test vm machines system deb man bench setup setup-test venv clean
+.PHONY: help demo check lint test vm machines system deb man completions bench setup setup-test venv clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -61,6 +61,9 @@ deb: ## the Debian package, in dist/
 
 man: ## the manual pages, out of docs/
 	@/usr/bin/python3 tools/manpages
+
+completions: ## what shells complete, out of linxctl's parser
+	@/usr/bin/python3 tools/completions
 
 bench: setup-test ## figures beside what a user would use instead
 	@/usr/bin/python3 bench/run.py
