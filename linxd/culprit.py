@@ -71,6 +71,11 @@ class Glimpse(Culprit):
     read_at: float = 0.0
     socket: int | None = None
 
+    def words(self) -> str:
+        """Who it seems to be; a number alone where nobody was seen."""
+        name = "process" if self.process is None else self.process.comm
+        return f"{name}[{self.pid}] (unconfirmed)"
+
 
 class Identifier:
     """Names writers to the network namespace that the process is in when this is made.

@@ -107,7 +107,6 @@ class Served:
         self._notifier.status(self.status_line())
         self._notifier.send(READY="1")
         # What is declared stays: looking through 100,000 of it again and again would hold up everything.
-        gc.collect()
         gc.freeze()
         self._changed()
 

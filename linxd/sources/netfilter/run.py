@@ -301,7 +301,7 @@ class Run:
         left = [op for op in self._drifted if op.key not in applied and where_of_op(op) not in tables_made]
         if host.fault:
             key: Key = ("ruleset",)
-            text = f"{host.fault}; what was in force before stays in force"
+            text = f"{'; '.join(str(host.fault).splitlines())}; what was in force before stays in force"
             self._conditions[key] = Condition(key, "ruleset", State.FAILED, text)
         bad = [c for c in self._conditions.values() if c.state in (State.FAILED, State.CONFLICT)]
         host.compared(observed, work, left=bool(left), clean=not self._conditions)

@@ -63,7 +63,7 @@ class Wanted:
                 self._compiling = False
             self._desired = work.desired
         if self.fault is not None and not self.form.tables:
-            raise Blocked(str(self.fault))
+            raise Blocked("; ".join(str(self.fault).splitlines()))
         return self.form
 
     def _due(self, work: Pass[Desired]) -> bool:
