@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The way to a running daemon that needs no bus: a socket in its state directory, for it and for root alone.
 
-A request is one word, the answer one line of JSON. What a word does is its caller's.
+A request is one word, perhaps with a number; the answer one line of JSON. What a word does is its caller's.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 NAME = "control"
 LONGEST = 64
 """Bytes of a request."""
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _PEER = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
@@ -30,11 +32,18 @@ class Answer:
 
 
 class Control:
-    """Answers requests as long as it is open. ``verbs``: what each word does."""
+    """Answers requests as long as it is open. ``verbs``: what each word does; ``spans``: what those do that
+    a number of seconds follows."""
 
-    def __init__(self, directory: str, verbs: Mapping[str, Callable[[], Awaitable[Answer]]]) -> None:
+    def __init__(
+        self,
+        directory: str,
+        verbs: Mapping[str, Callable[[], Awaitable[Answer]]],
+        spans: Mapping[str, Callable[[float], Awaitable[Answer]]] | None = None,
+    ) -> None:
         self._path = os.path.join(directory, NAME)
         self._verbs = verbs
+        self._spans = spans or {}
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -62,20 +71,25 @@ class Control:
         try:
             peer = writer.get_extra_info("socket")
             _, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-            word = (await asyncio.wait_for(reader.readline(), 5)).decode("ascii", "replace").strip()
-            verb = self._verbs.get(word)
+            line = (await asyncio.wait_for(reader.readline(), 5)).decode("ascii", "replace").strip()
             if uid not in (0, os.geteuid()):
                 answer = Answer(False, ("not permitted",))
-            elif verb is None:
-                answer = Answer(False, (f"knows no {word!r}",))
             else:
-                answer = await verb()
+                answer = await self._do(line)
             writer.write(json.dumps({"done": answer.done, "lines": answer.lines}).encode() + b"\n")
             await writer.drain()
         except (OSError, ValueError, TimeoutError):
             pass  # whoever asked has gone, or does not ask as we do
         finally:
             writer.close()
+
+    async def _do(self, line: str) -> Answer:
+        word, _, number = line.partition(" ")
+        if not number and word in self._verbs:
+            return await self._verbs[word]()
+        if word in self._spans and _SECONDS.fullmatch(number):
+            return await self._spans[word](float(number))
+        return Answer(False, (f"knows no {line!r}",))
 
 
 def ask(directory: str, word: str, *, seconds: float) -> Answer:

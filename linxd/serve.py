@@ -88,8 +88,8 @@ class Served:
                 self._word.cancel()
             self._leave_word(ended=True)
 
-    async def release(self) -> None:
-        """Give back what is owned, and say what can't be."""
+    async def release(self) -> list[str]:
+        """Give back what is owned. Returns, after having said so, a line for each thing that stays."""
         left = await self.scope.release()
         name = self.scope.config.name
         if left:
@@ -98,6 +98,7 @@ class Served:
             )
         else:
             self.reporter.say(news(name, "gave back all that was owned", priority=NOTICE))
+        return left
 
     # -- told to others -------------------------------------------------------------------------------------
 

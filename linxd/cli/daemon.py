@@ -24,6 +24,7 @@ from linxd.log import ERROR, NOTICE, WARNING, Entry, news
 from linxd.netns import Namespace, NotThere, Refused, enter, find, is_replaced, open_host
 from linxd.nswatch import WAIT, Watch, wait_for
 from linxd.reload import Reloader, faults
+from linxd.scope import ScopeState
 from linxd.serve import Served
 from linxd.systemd.jobs import stopped_for_good
 from linxd.systemd.journal import Journal, connected
@@ -198,7 +199,15 @@ async def _serve(
         if watch is not None:
             stack.callback(watch.close)
         reload = Reloader(served.scope, read, sink, notifier)
-        control = Control(directory, {"reload": lambda: _answer(reload)})
+        control = Control(
+            directory,
+            {
+                "reload": lambda: _answer(reload),
+                "resume": lambda: _resume(served),
+                "release": lambda: _release(served),
+            },
+            {"pause": lambda seconds: _pause(served, seconds)},
+        )
         stack.callback(control.close)
         try:
             await control.open()
@@ -223,6 +232,27 @@ async def _answer(reload: Reloader) -> Answer:
         return Answer(True, await reload())
     except ConfigError as error:
         return Answer(False, tuple(str(fault) for fault in error.faults))
+
+
+async def _pause(served: Served, seconds: float) -> Answer:
+    if seconds <= 0:
+        return Answer(False, ("a pause takes more than no time",))
+    served.scope.pause(seconds)
+    return Answer(True)
+
+
+async def _resume(served: Served) -> Answer:
+    served.scope.resume()
+    return Answer(True)
+
+
+async def _release(served: Served) -> Answer:
+    """Afterwards there is nothing to serve: the daemon ends."""
+    if served.scope.state is ScopeState.STOPPING:
+        return Answer(False, ("it stops already",))
+    left = await served.release()
+    served.scope.end()
+    return Answer(not left, tuple(left))
 
 
 async def _namespace(

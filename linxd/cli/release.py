@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 
 from linxd import statedir
+from linxd.cli.asking import ask
 from linxd.cli.once import Trouble, default_netns, visiting
-from linxd.cli.output import Subparsers
+from linxd.cli.output import Subparsers, print_json
 from linxd.cli.plan import passes, show, standing
 from linxd.config import NetnsRef, Undeclared, load
 from linxd.config.faults import ConfigError
+from linxd.log import clean
 
 
 def add(commands: Subparsers) -> None:
@@ -22,7 +25,8 @@ def add(commands: Subparsers) -> None:
         help="delete what a scope made, give back what it changed, forget it",
         description=(
             "Deletes what linxd made for a scope and gives sysctls back. What was there before linxd came"
-            " stays. Works for a scope whose file is gone. Stop its daemon first."
+            " stays. A daemon that serves the scope does it itself, and ends. Works for a scope whose file"
+            " is gone."
         ),
         epilog="exit codes: 0 all is given back, 1 something is left (and stays known), 2 trouble",
     )
@@ -41,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
     """Returns the exit code."""
     name: str = options.scope
     base = statedir.root(options.state_dir)
+    if any(scope == name for _, scope, _ in statedir.holders(base)):
+        return _by_daemon(options)
     with visiting(name, _netns(name, options.netns), None, base, write=True) as pieces:
         for note in [piece.ledger.note for piece in pieces]:
             if note and options.netns is not None:
@@ -54,6 +60,20 @@ def run(options: argparse.Namespace) -> int:
                 piece.ledger.drop()
     statedir.remove(base, name)
     return show(name, done, options, fine="released")
+
+
+def _by_daemon(options: argparse.Namespace) -> int:
+    if options.netns is not None:
+        raise Trouble(f"a linxd serves {options.scope}, and knows its namespace: leave --netns out")
+    answer = ask(options, "Release", word="release")
+    if options.json:
+        print_json({"scope": options.scope, "released": answer.done, "lines": list(answer.lines)})
+    else:
+        for line in answer.lines:
+            print(clean(line), file=sys.stderr)
+        if answer.done:
+            print(f"{options.scope}: released; its linxd has ended")
+    return 0 if answer.done else 1
 
 
 def _netns(name: str, option: str | None) -> NetnsRef:
