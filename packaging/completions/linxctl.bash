@@ -65,6 +65,22 @@ _linxctl() {
         compopt -o filenames; COMPREPLY=($(compgen -d -- "$word"))
         return
         ;;
+    pause:--for)
+        :
+        return
+        ;;
+    pause:--state-dir)
+        compopt -o filenames; COMPREPLY=($(compgen -d -- "$word"))
+        return
+        ;;
+    resume:--state-dir)
+        compopt -o filenames; COMPREPLY=($(compgen -d -- "$word"))
+        return
+        ;;
+    reload:--state-dir)
+        compopt -o filenames; COMPREPLY=($(compgen -d -- "$word"))
+        return
+        ;;
     release:--netns)
         compopt -o filenames; COMPREPLY=($(compgen -f -- "$word"))
         return
@@ -80,7 +96,7 @@ _linxctl() {
     esac
     case $command in
     '')
-        COMPREPLY=($(compgen -W 'list status log check diff apply release capture -h --help --debug --version' -- "$word"))
+        COMPREPLY=($(compgen -W 'list status log check diff apply pause resume reload release capture -h --help --debug --version' -- "$word"))
         ;;
     list)
         if [[ $word == -* ]]; then
@@ -120,6 +136,27 @@ _linxctl() {
             COMPREPLY=($(compgen -W '-h --help --scope --once --json --state-dir' -- "$word"))
         else
             compopt -o filenames; COMPREPLY=($(compgen -f -- "$word"))
+        fi
+        ;;
+    pause)
+        if [[ $word == -* ]]; then
+            COMPREPLY=($(compgen -W '-h --help --for --json --state-dir' -- "$word"))
+        else
+            COMPREPLY=($(compgen -W "$(_linxctl_scopes)" -- "$word"))
+        fi
+        ;;
+    resume)
+        if [[ $word == -* ]]; then
+            COMPREPLY=($(compgen -W '-h --help --json --state-dir' -- "$word"))
+        else
+            COMPREPLY=($(compgen -W "$(_linxctl_scopes)" -- "$word"))
+        fi
+        ;;
+    reload)
+        if [[ $word == -* ]]; then
+            COMPREPLY=($(compgen -W '-h --help --json --state-dir' -- "$word"))
+        else
+            COMPREPLY=($(compgen -W "$(_linxctl_scopes)" -- "$word"))
         fi
         ;;
     release)
