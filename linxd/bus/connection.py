@@ -21,9 +21,9 @@ from typing import Any
 from dbus_next._private.unmarshaller import Unmarshaller
 from dbus_next.constants import MessageFlag, MessageType
 from dbus_next.message import Message
-from dbus_next.signature import Variant
+from dbus_next.signature import SignatureTree, Variant
 
-from linxd.bus.wire import Frame, Wire, connected
+from linxd.bus.wire import LONGEST_CALL, LONGEST_SIGNAL, Frame, Wire, connected
 
 __all__ = ["BusError", "Call", "Connection", "Heard", "Unreachable", "Variant", "system_bus"]
 
@@ -38,6 +38,8 @@ AGAIN_FIRST, AGAIN_LAST = 0.1, 30.0
 """Seconds until it is tried again."""
 LARGE = 200
 """Values in an answer from which on its bytes are made in a thread."""
+SIGNATURES = 256
+"""Signatures that the library may remember: it keeps each one that anybody ever sent, 10 kB apiece."""
 
 _PRIMARY, _QUEUED, _ALREADY = 1, 2, 4
 
@@ -154,7 +156,8 @@ class Connection:
             async with asyncio.timeout(PATIENCE):
                 sock = await connected(self.address)
                 self._lost.clear()
-                self._wire = Wire(sock, self._received, self._gone)
+                longest = LONGEST_CALL if self.names else LONGEST_SIGNAL
+                self._wire = Wire(sock, self._received, self._gone, longest=longest)
                 self.unique = str((await self._ask("Hello"))[0])
                 for rule in self._rules:
                     await self._ask("AddMatch", "s", [rule])
@@ -382,6 +385,8 @@ def _bytes(message: Any) -> bytes:
 def _message(data: bytes) -> Message | None:
     """The message in a frame; None where it can't be made out."""
     unmarshaller: Any = Unmarshaller
+    if len(SignatureTree._cache) > SIGNATURES:
+        SignatureTree._cache.clear()
     try:
         message = unmarshaller(io.BytesIO(data)).unmarshall()
     except Exception:

@@ -15,9 +15,13 @@ from collections import deque
 from collections.abc import Callable
 from urllib.parse import unquote
 
-LONGEST_CALL = 1 << 16
-"""Bytes of a body that anybody may send us. What is longer is never decoded: in Python that takes a second
-for each two megabytes or so, and anybody could keep a watchdog waiting that way."""
+LONGEST_CALL = 1 << 12
+"""Bytes of a body that anybody may send us. What is longer is never decoded: in Python an array of variants
+takes 1 ms for each kilobyte or so, and anybody could keep a watchdog waiting that way."""
+LONGEST_HEAD = 1 << 16
+"""Bytes of a header. A path may be as long as a message; what is longer is passed over altogether."""
+LONGEST_SIGNAL = 1 << 16
+"""The same for signals, to those who listen to them and serve nobody."""
 LONGEST_REPLY = 16 << 20
 """The same for answers to what we have asked."""
 MOST_UNSENT = 64 << 20
@@ -95,12 +99,19 @@ class Wire:
     """Sends and receives on ``sock``, which is non-blocking and becomes its own.
 
     ``received`` is told each frame; ``lost`` once, with why, when the connection has ended by itself.
+    ``longest``: bytes of the body of a call or signal.
     """
 
     def __init__(
-        self, sock: socket.socket, received: Callable[[Frame], None], lost: Callable[[str], None]
+        self,
+        sock: socket.socket,
+        received: Callable[[Frame], None],
+        lost: Callable[[str], None],
+        *,
+        longest: int = LONGEST_CALL,
     ) -> None:
         self._sock = sock
+        self._longest = longest
         self._received = received
         self._lost = lost
         self._events = asyncio.get_running_loop()
@@ -212,9 +223,12 @@ class Wire:
             raise ValueError("the bus sent what is no message")
         body = int.from_bytes(came[4:8], order)  # type: ignore[arg-type]
         head = 16 + (int.from_bytes(came[12:16], order) + 7 & ~7)  # type: ignore[arg-type]
-        if head > 1 << 26 or body > 1 << 27:
+        if head > 1 << 27 or body > 1 << 27:
             raise ValueError("the bus sent what is no message")
-        cut = body > (LONGEST_REPLY if came[1] in (_METHOD_RETURN, _ERROR) else LONGEST_CALL)
+        if head > LONGEST_HEAD:
+            self._skip = head + body
+            return self._cut()
+        cut = body > (LONGEST_REPLY if came[1] in (_METHOD_RETURN, _ERROR) else self._longest)
         if len(came) < (head if cut else head + body):
             return None
         data = bytearray(came[: head if cut else head + body])
