@@ -16,7 +16,8 @@ from linxd.netlink import rt, wire
 from linxd.netlink.socket import NetlinkError, Requests
 from linxd.patch import Condition, Key, Op, State, Verb
 from linxd.source import Owned, Pass, transient
-from linxd.sources.rtnl import links
+from linxd.sources.rtnl import belongings, links
+from linxd.sources.rtnl.belongings import Belongings
 from linxd.sources.rtnl.diff import View
 from linxd.sources.rtnl.kind import ABSENT_ALREADY, IFF_UP, Have, Kind, Message, settled
 from linxd.sources.rtnl.model import AF_INET, Address, Desired, Link, Route
@@ -52,7 +53,7 @@ class Applier:
         while position < len(ops):
             op = ops[position]
             if isinstance(op.subject, Link) or op.key[0] == "link":
-                outcome = self._held(op, failed) or self._link(op, view, work.owned)
+                outcome = self._held(op, failed) or self._link(op, view, work)
                 if outcome.condition is not None:
                     failed.add(op.key)
                 outcomes.append(outcome)
@@ -136,10 +137,11 @@ class Applier:
 
     # -- links ----------------------------------------------------------------------------------------------
 
-    def _link(self, op: Op, view: View, owned: Owned) -> Outcome:
+    def _link(self, op: Op, view: View, work: Pass[Desired]) -> Outcome:
+        owned = work.owned
         kind = self._kinds["link"]
         if op.verb in (Verb.CREATE, Verb.RECREATE):
-            return self._make(op, view, owned)
+            return self._make(op, view, work)
         ahead = owned.get(op.key) != op.after
         if ahead:
             owned.intend([(op.key, op.after)])
@@ -157,12 +159,20 @@ class Applier:
             (owned.revert if errors and op.verb is Verb.DELETE else owned.settle)([op.key])
         return Outcome(op, self._refused(op, errors[0], view) if errors else _unmet(op, view))
 
-    def _make(self, op: Op, view: View, owned: Owned) -> Outcome:
+    def _make(self, op: Op, view: View, work: Pass[Desired]) -> Outcome:
         """Create under an index of our choice, written ahead; then set what a link takes only once it is
         there."""
         assert op.after is not None
         assert isinstance(op.want, Link)
+        owned = work.owned
+        theirs: Belongings | None = None
         if op.verb is Verb.RECREATE and isinstance(op.have, Have):
+            theirs = belongings.look(
+                self._requests,
+                op.have.msg.ifindex,
+                view.links,
+                lambda key: work.desired.declares(key) or owned.get(key) is not None,
+            )
             error = self._send((wire.RTM_DELLINK, 0, rt.encode_link(ifindex=op.have.msg.ifindex)))
             if error is not None and error.errno not in ABSENT_ALREADY:
                 return Outcome(op, self._refused(op, error, view))
@@ -206,6 +216,9 @@ class Applier:
         update = Op(Verb.UPDATE, op.want, seen, changes, after=create.after)
         errors = [error for error in map(self._send, kind.messages(update, view)) if error is not None]
         errors += self._set_host_end(update)
+        if theirs is not None:
+            for message in theirs.messages(msg.ifindex):
+                self._send(message)
         self._refresh(made, view)
         return Outcome(made, self._refused(update, errors[0], view) if errors else _unmet(update, view))
 

@@ -306,6 +306,19 @@ class Desired:
     foreign_remove: bool = False
     take: bool = False
 
+    def declares(self, key: Key) -> bool:
+        """Whether an object of that identity is declared."""
+        match key[0]:
+            case "link":
+                return key[1] in self.links
+            case "address":
+                return key in self.addresses
+            case "route":
+                return key in self.routes
+            case "neighbour":
+                return key in self.neighbours
+        return key in self.rules
+
 
 def canonical_address(text: str) -> str:
     """An address as the kernel's own tools print it: ``FD00:0::5`` is ``fd00::5``. Raises ValueError."""

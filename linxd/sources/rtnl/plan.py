@@ -50,18 +50,11 @@ class Planner:
         desired = index.desired
         look = observed.look
         view = self.view(observed.links, index)
-        declared: Mapping[str, Mapping[Key, object]] = {
-            "link": index.links,
-            "address": desired.addresses,
-            "neighbour": desired.neighbours,
-            "route": desired.routes,
-            "rule": desired.rules,
-        }
         policy = Policy(
             desired.take,
             desired.foreign_remove,
             complete,
-            lambda key: key in declared[str(key[0])] or owned.get(key) is not None,
+            lambda key: desired.declares(key) or owned.get(key) is not None,
         )
         plan = Plan()
         moved = followed(owned.of("link"), observed.links) if look.links != NONE else {}

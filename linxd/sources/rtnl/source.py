@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from linxd.netlink.socket import Events, Requests
@@ -111,6 +111,13 @@ class RtnlSource(Source[Desired, Observed]):
         self.pending = (self.pending - kept) | {c.key for c in report.conditions if c.state is State.PENDING}
         self._standing = (self._standing - kept) | {condition.key for condition in report.conditions}
         return report
+
+    def objects(self, desired: Desired) -> Iterable[tuple[Key, str]]:
+        """Everything declared, kind by kind."""
+        kinds = (desired.links, desired.addresses, desired.neighbours, desired.routes, desired.rules)
+        for kind in kinds:
+            for one in kind.values():
+                yield one.key, f"{one.key[0]} {one.words()}"
 
     def subscribe(self, notify: Callable[[Hint], None]) -> Subscription:
         """Hints from rtnetlink's multicast groups. Raises OSError."""
