@@ -110,6 +110,11 @@ class Loop(Generic[D, O]):
         return {**conditions, **contended} if contended else conditions
 
     @property
+    def since(self) -> Mapping[Key, int]:
+        """Since when each of `conditions` holds, where that is known: microseconds of CLOCK_REALTIME."""
+        return self._runner.account.conditions.since()
+
+    @property
     def status(self) -> Status:
         """A snapshot."""
         account, feed = self._runner.account, self._feed

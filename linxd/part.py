@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from linxd.clock import BOOT
 from linxd.ledger import FileLedger
 from linxd.loop import Loop, LoopState, Status
-from linxd.patch import Condition, Key, Report
-from linxd.source import Gone, Source
+from linxd.patch import Condition, Key, Patch, Report
+from linxd.source import Blocked, Gone, Source
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,11 @@ class Part:
         return self.state is LoopState.CONVERGED
 
     @property
+    def served(self) -> bool:
+        """Whether a pass over everything has ended that served what is declared now."""
+        return self.loop is not None and not self._error and self.loop.reached == self._generation
+
+    @property
     def conditions(self) -> Mapping[Key, Condition]:
         """The objects that are not simply done."""
         return {} if self.loop is None else self.loop.conditions
@@ -140,6 +145,12 @@ class Part:
         if self.loop is None:
             raise Gone("there is no loop")
         return await self.loop.request()
+
+    async def plan(self) -> Patch:
+        """What a pass over everything would do now. Raises as `reached`, and Blocked where none can run."""
+        if self.loop is None or self._error:
+            raise Blocked(self._error or "has not begun")
+        return await self.loop.plan()
 
     # -- running --------------------------------------------------------------------------------------------
 

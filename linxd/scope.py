@@ -109,6 +109,10 @@ class Scope:
         """Set when every loop has left `starting`, or has had its time."""
         self.gone = False
         """Whether it ended because the namespace did."""
+        self.generation = 1
+        """Counts declarations."""
+        self.listeners: list[Callable[[], None]] = []
+        """Called after each pass, too, and whenever ``changed`` is."""
         self._access = access
         self._reporter = reporter
         self._notify = changed
@@ -250,6 +254,8 @@ class Scope:
         self._look_for_filter(part)
         if report.applied or report.conditions:
             self._changed()
+        else:
+            self._listened()
 
     def _moved(self, part: Part) -> None:
         if part.state is not LoopState.STARTING:
@@ -284,6 +290,11 @@ class Scope:
 
     def _changed(self) -> None:
         self._notify()
+        self._listened()
+
+    def _listened(self) -> None:
+        for listener in self.listeners:
+            listener()
 
     # -- told -----------------------------------------------------------------------------------------------
 
@@ -296,6 +307,7 @@ class Scope:
         if self._overriding is ScopeState.STOPPING:
             return
         before, self.config = self.config, config
+        self.generation += 1
         if config.netns != before.netns:
             text = f"netns is {config.netns} now; that takes a restart, until then it stays {before.netns}"
             self._reporter.say(news(config.name, text, priority=WARNING))

@@ -12,7 +12,7 @@ import gc
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from linxd import __version__, statedir
@@ -68,6 +68,11 @@ class Served:
         self._last: dict[str, Any] | None = None
         kernel = Kernel(directory, namespace.cookie, boot_id(), handed=host_socket(), host_fd=host_fd)
         kernel.identifier = Identifier(ours=kernel.ports, cgroup=lambda: cgroup_name(namespace))
+        self.reported: list[Callable[[str, Report], None]] = []
+        """Called with the source and the report of each pass of which something came, once it is known who
+        did it."""
+        self.before_ready: list[Callable[[], Awaitable[None]]] = []
+        """What is waited for before it is said that we are ready."""
         self.reporter = Reporter(sink, kernel.identifier, done=self._patched)
         access = Access(kernel.open, kernel.ledger, statedir.ledgers(base, config.name))
         self.scope = Scope(config, access, self.reporter, changed=self._changed)
@@ -104,6 +109,8 @@ class Served:
 
     async def _ready(self) -> None:
         await self.scope.ready.wait()
+        for wait in self.before_ready:
+            await wait()
         # Whoever waited for this reads the status next.
         self._notifier.status(self.status_line())
         self._notifier.send(READY="1")
@@ -120,6 +127,8 @@ class Served:
             await asyncio.sleep(limit / 4)
 
     def _patched(self, source: str, report: Report, text: str) -> None:
+        for listener in self.reported:
+            listener(source, report)
         if report.applied:
             self._last = {
                 "source": source,

@@ -237,6 +237,11 @@ class Source(abc.ABC, Generic[D, O]):
         """
         raise Unsupported(self.name)
 
+    def objects(self, desired: D) -> Iterable[tuple[Key, str]]:
+        """Key and name of each object that ``desired`` is about, as far as the source knows; for people to
+        look at. May be called in a thread."""
+        return ()
+
     def watched(self) -> Mapping[Key, str]:
         """How drift of each declared object is noticed (``event``, ``poll``), where they differ in that."""
         return {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -69,6 +69,7 @@ class Conditions:
     def __init__(self) -> None:
         self._of: dict[Key, Condition] = {}
         self._counts: Counter[State] = Counter()
+        self._since: dict[Key, tuple[State, int]] = {}
 
     @property
     def of(self) -> Mapping[Key, Condition]:
@@ -79,8 +80,22 @@ class Conditions:
         """Objects in that state."""
         return self._counts[state]
 
-    def replace(self, conditions: Iterable[Condition], *, looked: Iterable[Key] | None) -> None:
+    def since(self) -> dict[Key, int]:
+        """Since when each of them is in its state: microseconds of CLOCK_REALTIME."""
+        return {key: moment for key, (_, moment) in self._since.items()}
+
+    def replace(self, conditions: Collection[Condition], *, looked: Collection[Key] | None) -> None:
         """Take over what a pass says of ``looked``, None being everything."""
+        now = time.time_ns() // 1000
+        for condition in conditions:
+            if self._since.get(condition.key, (None, 0))[0] is not condition.state:
+                self._since[condition.key] = (condition.state, now)
+        self._replace(conditions, looked=looked)
+        for key in [*self._since] if looked is None else looked:
+            if key not in self._of:
+                self._since.pop(key, None)
+
+    def _replace(self, conditions: Collection[Condition], *, looked: Collection[Key] | None) -> None:
         if looked is None:
             self._of = {condition.key: condition for condition in conditions}
             self._counts = Counter(condition.state for condition in self._of.values())

@@ -183,7 +183,7 @@ class Objects:
                 raise BusError(names.LIMITS, "the arguments are too long")
             self._dispatch(call)
         except BusError as error:
-            self._connection.refuse(call, error.name, clean(str(error)))
+            self._refuse(call, error.name, str(error))
         except Exception as error:
             self._unexpected(call, error)
 
@@ -234,7 +234,7 @@ class Objects:
             self._connection.answer(call, method.gives, answer, size=_size(answer))
         except BusError as error:
             self.flush()
-            self._connection.refuse(call, error.name, clean(str(error)))
+            self._refuse(call, error.name, str(error))
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -262,7 +262,10 @@ class Objects:
     def _unexpected(self, call: Call, error: Exception) -> None:
         log.debug("%s.%s", call.interface, call.member, exc_info=error)
         text = f"unexpected error in linxd: {type(error).__name__}: {error}"
-        self._connection.refuse(call, names.FAILED, clean(text))
+        self._refuse(call, names.FAILED, text)
+
+    def _refuse(self, call: Call, name: str, text: str) -> None:
+        self._connection.refuse(call, name, "\n".join(map(clean, text.split("\n"))))
 
     # -- what every object has ------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from linxd import __version__, statedir
+from linxd.cli.onbus import has_bus, show
 from linxd.cli.terminal import Lines
 from linxd.config import ConfigError, ScopeConfig, load
 from linxd.control import Answer, Control, ask
@@ -167,9 +168,10 @@ async def _serve(
     notifier = Notifier()
     asked = Asked()
     stop = asked.stop
-    if not notifier:
-        text = "runs without systemd and without a bus; the log goes to stderr, Ctrl-C stops it"
-        sink(news(config.name, text))
+    without = [what for what, there in (("systemd", bool(notifier)), ("a bus", has_bus())) if not there]
+    if without:
+        text = f"runs without {' and without '.join(without)}"
+        sink(news(config.name, text if notifier else f"{text}; the log goes to stderr, Ctrl-C stops it"))
     for fault in config.warnings:
         sink(news(config.name, str(fault), priority=WARNING))
     namespace = await _namespace(config, stop, sink, notifier)
@@ -213,7 +215,12 @@ async def _serve(
             await control.open()
         except OSError as error:
             sink(news(config.name, f"no control socket: {error.strerror}", priority=WARNING))
-        await _until_ended(served, reload, asked, notifier)
+        shown = show(served, namespace.cookie, reload)
+        try:
+            await _until_ended(served, reload, asked, notifier)
+        finally:
+            if shown is not None:
+                await shown.close()
         if watch is not None:
             watch.close()
         control.close()

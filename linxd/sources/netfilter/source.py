@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from linxd.netlink.events import Events
@@ -26,7 +26,15 @@ from linxd.sources.netfilter.plan import Observed, plan
 from linxd.sources.netfilter.reader import Reader
 from linxd.sources.netfilter.run import Run
 from linxd.sources.netfilter.state import TableId
-from linxd.sources.netfilter.things import table_key
+from linxd.sources.netfilter.things import (
+    ChainThing,
+    FlowtableThing,
+    ObjectThing,
+    RuleThing,
+    SetThing,
+    TableThing,
+    table_key,
+)
 from linxd.sources.netfilter.touched import Touched
 from linxd.sources.netfilter.wanted import Wanted
 
@@ -104,6 +112,22 @@ class NetfilterSource(Source[Desired, Observed]):
     async def check(self, desired: Desired) -> None:
         """Compile a declaration and leave it at that. Raises RulesetError with all its faults."""
         await self.compiler.compile(desired, self._wanted.index, _at_once)
+
+    def objects(self, desired: Desired) -> Iterable[tuple[Key, str]]:
+        """The tables that were compiled last, with what is in them; rules by their places."""
+        for where, table in self._wanted.form.tables.items():
+            keys = [TableThing(table).key]
+            keys += [ObjectThing(where, one).key for one in table.objects.values()]
+            keys += [FlowtableThing(where, one).key for one in table.flowtables.values()]
+            keys += [SetThing(where, one).key for one in table.sets.values()]
+            for chain in table.chains.values():
+                keys.append(ChainThing(where, chain).key)
+                keys += [
+                    RuleThing(where, chain.name, rule, place).key
+                    for place, rule in enumerate(chain.rules, 1)
+                ]
+            for key in keys:
+                yield key, " ".join(map(str, key))
 
     def subscribe(self, notify: Callable[[Hint], None]) -> Subscription:
         if self._open_events is None:

@@ -21,7 +21,16 @@ from linxd.sources.sysctl.apply import Applier
 from linxd.sources.sysctl.cascades import concerned, giver
 from linxd.sources.sysctl.diff import IFINDEX, VALUE, diff
 from linxd.sources.sysctl.expand import Wanted, directories, expand
-from linxd.sources.sysctl.model import ALL_AND_DEFAULT, KIND, Desired, Path, interface_of, key_of, path_of
+from linxd.sources.sysctl.model import (
+    ALL_AND_DEFAULT,
+    KIND,
+    Desired,
+    Path,
+    dotted,
+    interface_of,
+    key_of,
+    path_of,
+)
 from linxd.sources.sysctl.observed import Observed, follow
 from linxd.sources.sysctl.procfs import Procfs
 from linxd.sources.sysctl.reader import Raw, Reader, texts
@@ -139,6 +148,10 @@ class SysctlSource(Source[Desired, Observed]):
         self._watch = Watch(self, events, notify, poll=self._poll)
         self._watch.arm()
         return self._watch
+
+    def objects(self, desired: Desired) -> Iterable[tuple[Key, str]]:
+        """Every key, globs spread over the interfaces that there are."""
+        return [(want.key, f"sysctl {dotted(path)}") for path, want in self._wanted.of.items()]
 
     def watched(self) -> Mapping[Key, str]:
         """How each declared key is watched: by events, or by a look each second."""

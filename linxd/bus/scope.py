@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: MIT
+"""org.linxd1.Scope: how a scope is, and what may be asked of it.
+
+What is done is the scope's business; here it is asked for, in turns and within limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from linxd import __version__
+from linxd.bus import names
+from linxd.bus.connection import BusError, Call
+from linxd.bus.forms import ObjectForm, objects_form, planned
+from linxd.bus.interface import Interface, Property, method
+from linxd.clock import BOOT
+from linxd.config.faults import ConfigError
+from linxd.log import clean
+from linxd.part import Part
+from linxd.patch import Patch, State
+from linxd.scope import ORDER, Scope, ScopeState
+from linxd.source import Blocked, Gone
+
+PAGE = 1000
+"""Ops, or objects, in one answer at most."""
+PLANS = 4
+"""Plans that are kept to be read on in."""
+MOST_WAITING = 16
+"""Times that one sender may wait at once."""
+PATIENCE = 90.0
+"""Seconds after which it is said that something takes too long."""
+LONGEST = 365 * 86400
+"""Seconds of a pause or a wait; more is taken for so many."""
+
+
+class ScopeInterface(Interface):
+    """Shows ``scope``. ``word`` is what it says of itself; ``reload`` and ``release`` are its daemon's."""
+
+    name = "org.linxd1.Scope"
+    properties: ClassVar[Mapping[str, Property]] = {
+        "Name": Property("s", "const"),
+        "Version": Property("s", "const"),
+        "Namespace": Property("s", "const"),
+        "NamespaceCookie": Property("t", "const"),
+        "Unit": Property("s", "const"),
+        "Files": Property("as", "true"),
+        "State": Property("s", "true"),
+        "Paused": Property("b", "true"),
+        "PausedUntil": Property("t", "true"),
+        "Generation": Property("t", "true"),
+        "Counts": Property("a{su}", "true"),
+    }
+
+    def __init__(
+        self,
+        scope: Scope,
+        cookie: int,
+        unit: str,
+        *,
+        word: Callable[[], Mapping[str, object]],
+        reload: Callable[[], Awaitable[Sequence[str]]],
+        release: Callable[[], Awaitable[Sequence[str]]],
+    ) -> None:
+        self._scope = scope
+        self._name = scope.config.name
+        self._namespace = str(scope.config.netns)
+        self._cookie = cookie
+        self._unit = unit
+        self._word = word
+        self._reload = reload
+        self._release = release
+        self._paused = (0.0, 0)
+        """When the pause ends, on the clock that counts suspend and, as first said, in real time."""
+        self._plans: OrderedDict[str, tuple[list[Patch], int]] = OrderedDict()
+        self._waiting: Counter[str] = Counter()
+        self._moved = asyncio.Event()
+
+    def values(self) -> Mapping[str, Any]:
+        """See the XML."""
+        scope = self._scope
+        return {
+            "Name": self._name,
+            "Version": __version__,
+            "Namespace": clean(self._namespace),
+            "NamespaceCookie": self._cookie,
+            "Unit": clean(self._unit),
+            "Files": [clean(str(file)) for file in scope.config.files],
+            "State": str(scope.state),
+            "Paused": bool(scope.paused_until),
+            "PausedUntil": self._until(),
+            "Generation": scope.generation,
+            "Counts": {str(state): count for state, count in scope.counts.items()},
+        }
+
+    def _until(self) -> int:
+        until = self._scope.paused_until
+        if not until:
+            return 0
+        if self._paused[0] != until:
+            self._paused = (until, time.time_ns() // 1000 + round((until - BOOT.now()) * 1e6))
+        return self._paused[1]
+
+    def moved(self) -> None:
+        """Something of the scope may have changed."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    # -- looked at ------------------------------------------------------------------------------------------
+
+    @method("uu", "a(ssa{sv})ut", action="inspect")
+    async def plan(self, call: Call, offset: int, limit: int) -> tuple[list[Any], int, int]:
+        """A plan is made at offset 0, and kept for its sender to read on in."""
+        _page(limit)
+        kept = self._plans.pop(call.sender, None) if offset else None
+        if kept is None:
+            generation = self._scope.generation
+            kept = [await _asked(part, part.plan()) for part in self._ordered()], generation
+        self._plans[call.sender] = kept
+        while len(self._plans) > PLANS:
+            self._plans.popitem(last=False)
+        patches, generation = kept
+        ops = await asyncio.to_thread(planned, patches, offset, limit)
+        return ops, sum(len(patch.ops) for patch in patches), generation
+
+    @method("suu", "a(sssta{sv})u", action="inspect")
+    async def list_objects(
+        self, call: Call, wanted: str, offset: int, limit: int
+    ) -> tuple[list[ObjectForm], int]:
+        """See the XML."""
+        _page(limit)
+        if wanted and wanted not in list(State):
+            raise BusError(names.INVALID_ARGS, f"{wanted!r} is no condition: {', '.join(State)}")
+        looks = [
+            (part.loop.source, part.desired, dict(part.conditions), dict(part.loop.since))
+            for part in self._ordered()
+            if part.loop is not None
+        ]
+
+        def all_of_them() -> list[ObjectForm]:
+            return [
+                form
+                for source, desired, conditions, since in looks
+                for form in objects_form(source.objects(desired), conditions, since, wanted)
+            ]
+
+        found = await asyncio.to_thread(all_of_them)
+        return found[offset : offset + limit], len(found)
+
+    @method("", "s", action="inspect")
+    def describe(self, call: Call) -> tuple[str]:
+        """What the daemon says of itself, with the generation."""
+        return (json.dumps({**self._word(), "generation": self._scope.generation}),)
+
+    # -- asked for ------------------------------------------------------------------------------------------
+
+    @method("", "bu", action="reconcile")
+    async def reconcile(self, call: Call) -> tuple[bool, int]:
+        """A pass of every loop, from now on."""
+        self._going()
+        if self._scope.paused_until:
+            raise BusError(names.PAUSED, f"{self._name} is paused")
+        tasks = [asyncio.ensure_future(part.reached()) for part in self._ordered()]
+        if tasks:
+            try:
+                _, late = await asyncio.wait(tasks, timeout=PATIENCE)
+            finally:
+                for task in tasks:
+                    task.cancel()
+            if late:
+                raise BusError(names.TIMED_OUT, f"no answer within {PATIENCE:.0f} s")
+        self._alive()
+        done = [task for task in tasks if not task.cancelled() and task.exception() is None]
+        applied = sum(len(task.result().applied) for task in done)
+        return self._scope.state is ScopeState.CONVERGED and len(done) == len(tasks), applied
+
+    @method("", "as", action="reload")
+    async def reload(self, call: Call) -> tuple[list[str]]:
+        """See the XML."""
+        self._going()
+        try:
+            # Begun, it is not for whoever asked to break it off by going away.
+            warnings = await asyncio.shield(asyncio.ensure_future(self._reload()))
+        except ConfigError as error:
+            faults = "\n".join(str(fault) for fault in error.faults)
+            raise BusError(names.INVALID_CONFIG, faults) from None
+        return ([clean(one) for one in warnings],)
+
+    @method("t", "", action="pause")
+    def pause(self, call: Call, usec: int) -> tuple[()]:
+        """See the XML."""
+        self._going()
+        if usec <= 0:
+            raise BusError(names.INVALID_ARGS, "a pause ends by itself: say after how long")
+        self._scope.pause(min(usec / 1e6, LONGEST))
+        return ()
+
+    @method(action="resume")
+    def resume(self, call: Call) -> tuple[()]:
+        """See the XML."""
+        self._going()
+        self._scope.resume()
+        return ()
+
+    @method(action="release")
+    async def release(self, call: Call) -> tuple[()]:
+        """Afterwards the daemon ends."""
+        self._going()
+        left = await asyncio.shield(asyncio.ensure_future(self._release()))
+        if left:
+            raise BusError(names.FAILED, f"not everything could be given back: {'; '.join(left)}")
+        return ()
+
+    @method("tt", "b")
+    async def wait_converged(self, call: Call, generation: int, usec: int) -> tuple[bool]:
+        """Anybody may wait; it shows no more than `State` does."""
+        if self._waiting[call.sender] >= MOST_WAITING:
+            raise BusError(names.LIMITS, f"{MOST_WAITING} are waiting already")
+        self._waiting[call.sender] += 1
+        try:
+            async with asyncio.timeout(min(usec / 1e6, LONGEST)):
+                while not self._converged(generation):
+                    self._alive()
+                    await self._moved.wait()
+        except TimeoutError:
+            return (False,)
+        finally:
+            self._waiting[call.sender] -= 1
+            if not self._waiting[call.sender]:
+                del self._waiting[call.sender]
+        return (True,)
+
+    # -- what of it -----------------------------------------------------------------------------------------
+
+    def _converged(self, generation: int) -> bool:
+        scope = self._scope
+        return (
+            scope.generation >= generation
+            and scope.state is ScopeState.CONVERGED
+            and all(part.served for part in scope.parts.values())
+        )
+
+    def _ordered(self) -> list[Part]:
+        parts = self._scope.parts
+        return [parts[name] for name in ORDER if name in parts]
+
+    def _alive(self) -> None:
+        if self._scope.gone:
+            raise BusError(names.NAMESPACE_GONE, f"the namespace of {self._name} is gone")
+
+    def _going(self) -> None:
+        self._alive()
+        if self._scope.state is ScopeState.STOPPING:
+            raise BusError(names.BUSY, f"{self._name} is stopping")
+
+
+def _page(limit: int) -> None:
+    if limit > PAGE:
+        raise BusError(names.LIMITS, f"{limit} at once are too many, {PAGE} are not")
+
+
+async def _asked(part: Part, work: Awaitable[Patch]) -> Patch:
+    """The answer of a loop, in plain words where there is none."""
+    task = asyncio.ensure_future(work)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.wait([task])
+    except TimeoutError:
+        raise BusError(names.TIMED_OUT, f"{part.name}: no answer within {PATIENCE:.0f} s") from None
+    finally:
+        task.cancel()
+    try:
+        return task.result()
+    except Blocked as error:
+        raise BusError(names.BUSY, f"{part.name}: {error}") from None
+    except Gone as error:
+        raise BusError(names.NAMESPACE_GONE, f"{part.name}: {error}") from None
+    except asyncio.CancelledError:
+        raise BusError(names.BUSY, f"{part.name} is stopping") from None

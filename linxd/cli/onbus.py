@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""The daemon's way onto the bus, for where there is a library for it, and for where there is none.
+
+It imports all that the bus needs before the daemon says that it is ready: an upgrade may replace the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from linxd.log import INFO, WARNING, news
+from linxd.reload import Reloader
+from linxd.serve import Served
+from linxd.systemd.jobs import own_unit
+
+try:
+    from linxd.bus.connection import system_bus
+    from linxd.bus.serve import OnBus, there
+except ImportError:
+    _LIBRARY = False
+else:
+    _LIBRARY = True
+
+
+def has_bus() -> bool:
+    """Whether there is a library for it and something that may be a bus, for now."""
+    return _LIBRARY and there(system_bus())
+
+
+def show(served: Served, cookie: int, reload: Reloader) -> OnBus | None:
+    """Have a scope on the bus as soon as there is one; None where there is no library for it."""
+    if not _LIBRARY:
+        return None
+    name = served.scope.config.name
+    known = has_bus()
+
+    def say(text: str) -> None:
+        nonlocal known
+        lost = text.startswith("no bus")
+        if known or not lost:
+            served.reporter.say(news(name, text, priority=WARNING if lost else INFO))
+        # That there is none to begin with has been said.
+        known = True
+
+    async def release() -> Sequence[str]:
+        left = await served.release()
+        served.scope.end()
+        return left
+
+    shown = OnBus(
+        served.scope,
+        cookie,
+        own_unit() or "",
+        word=served.word,
+        reload=reload,
+        release=release,
+        say=say,
+    )
+    served.reported.append(shown.reported)
+    served.before_ready.append(shown.tried)
+    shown.start()
+    return shown
