@@ -25,6 +25,8 @@ from linxd.sources.rtnl.reader import Reader
 
 SLICE = 400
 """Messages between two breaths: some 4 ms on an ordinary machine."""
+TRIES = 4
+"""Rounds in which what others had on a link is put back."""
 INDEX_TRIES = 16
 """A veth takes two: its other end has the next one."""
 
@@ -44,6 +46,9 @@ class Applier:
         self._requests = requests
         self._reader = reader
         self._kinds = kinds
+        self._theirs: list[tuple[int, Message]] = []
+        """What others had on a link that was made anew and can't be there again before ours is, with how
+        often it was tried."""
 
     async def apply(self, ops: Sequence[Op], view: View, work: Pass[Desired]) -> list[Outcome]:
         """Carry ``ops`` out in their order. Raises LedgerError before anything is written."""
@@ -75,7 +80,12 @@ class Applier:
             position = end
             if position < len(ops):
                 await work.checkpoint()
+        self._put_back()
         return outcomes
+
+    def _put_back(self) -> None:
+        again = [(tries + 1, message) for tries, message in self._theirs if self._send(message) is not None]
+        self._theirs = [item for item in again if item[0] < TRIES]
 
     def _held(self, op: Op, failed: set[Key]) -> Outcome | None:
         for needed in op.needs:
@@ -217,8 +227,7 @@ class Applier:
         errors = [error for error in map(self._send, kind.messages(update, view)) if error is not None]
         errors += self._set_host_end(update)
         if theirs is not None:
-            for message in theirs.messages(msg.ifindex):
-                self._send(message)
+            self._theirs += [(0, message) for message in theirs.messages(msg.ifindex)]
         self._refresh(made, view)
         return Outcome(made, self._refused(update, errors[0], view) if errors else _unmet(update, view))
 
