@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("linxctl.1", "linxd.8", "linxd.toml.5")
+PAGES = ("linxctl.1", "linxd.8", "linxd.toml.5", "org.linxd1.5")
 
 
 def test_they_are_as_the_documentation_is(tmp_path: Path) -> None:
