@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from linxd import __version__
-from linxd.cli import asking, capture, check, journal, plan, release, status
+from linxd.cli import asking, capture, check, journal, plan, release, status, watch
 from linxd.cli.once import Trouble
 from linxd.cli.terminal import RED, Paint
 from linxd.log import clean
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"linxctl {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (status, journal, check, plan, asking, release, capture):
+    for module in (status, watch, journal, check, plan, asking, release, capture):
         module.add(commands)
     return parser
 

@@ -96,7 +96,7 @@ _linxctl() {
     esac
     case $command in
     '')
-        COMPREPLY=($(compgen -W 'list status log check diff apply pause resume reload release capture -h --help --debug --version' -- "$word"))
+        COMPREPLY=($(compgen -W 'list status watch log check diff apply pause resume reload release capture -h --help --debug --version' -- "$word"))
         ;;
     list)
         if [[ $word == -* ]]; then
@@ -106,6 +106,13 @@ _linxctl() {
     status)
         if [[ $word == -* ]]; then
             COMPREPLY=($(compgen -W '-h --help --json --state-dir' -- "$word"))
+        else
+            COMPREPLY=($(compgen -W "$(_linxctl_scopes)" -- "$word"))
+        fi
+        ;;
+    watch)
+        if [[ $word == -* ]]; then
+            COMPREPLY=($(compgen -W '-h --help --json' -- "$word"))
         else
             COMPREPLY=($(compgen -W "$(_linxctl_scopes)" -- "$word"))
         fi
