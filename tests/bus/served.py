@@ -78,7 +78,7 @@ class Served:
 
     def refused(self, member: str, signature: str = "", *words: str, uid: int = 0) -> str:
         """The error of a method, as gdbus prints it: with its name."""
-        command = _as(uid) + ["gdbus", "call", f"--address={self.address}", f"--dest={self.name}"]
+        command = [*_as(uid), "gdbus", "call", f"--address={self.address}", f"--dest={self.name}"]
         command += [f"--object-path={self.path}", f"--method={SCOPE}.{member}", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode != 0, done.stdout
