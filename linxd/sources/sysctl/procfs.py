@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import socket
 import stat
 import struct
 import sys
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from linxd.sources.sysctl.model import Path
 
@@ -187,6 +189,14 @@ def _setns(fd: int) -> None:
     else:
         import ctypes  # a daemon that systemd put into its namespace never needs it
 
-        if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET):
+        if _libc().setns(fd, _CLONE_NEWNET):
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
+
+
+@functools.cache
+def _libc() -> Any:
+    """Each loading of it makes a class, which costs more than the call."""
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)

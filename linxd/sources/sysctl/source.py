@@ -115,8 +115,7 @@ class SysctlSource(Source[Desired, Observed]):
 
     async def observe(self, work: Pass[Desired]) -> Observed:
         """Read all declared and owned keys. Raises OSError."""
-        observed, _ = await self._look(work)
-        return observed
+        return self._observed(await self._look(work), None)
 
     def diff(self, observed: Observed, desired: Desired, owned: Owned) -> Patch:
         """The minimal patch. Pure."""
@@ -194,18 +193,19 @@ class SysctlSource(Source[Desired, Observed]):
 
     async def _everything(self, work: Pass[Desired], rounds: Rounds) -> Iterable[Condition]:
         self._stale = False
-        observed, raws = await self._look(work)
+        raws = await self._look(work)
         quiet = self._quiet
         if quiet is not None and quiet[0] is work.owned and quiet[1] == raws:
             self._reader.remember(raws)
             return quiet[2]
         self._quiet = None
+        observed = self._observed(raws, None)
         if work.write:
             _settle_doubts(work.owned, observed)
         patch = await self._plan(work, observed)
         while await rounds.run(patch):
-            observed, raws = await self._look(work)
-            patch = await self._plan(work, observed)
+            raws = await self._look(work)
+            patch = await self._plan(work, self._observed(raws, None))
         self._reader.remember(raws)
         if not rounds.drifted and not rounds.conditions and not patch.adopt:
             self._quiet = (work.owned, raws, patch.conditions)
@@ -232,14 +232,14 @@ class SysctlSource(Source[Desired, Observed]):
             return diff(observed, self._wanted, entries)
         return await asyncio.to_thread(diff, observed, self._wanted, entries)
 
-    async def _look(self, work: Pass[Desired]) -> tuple[Observed, dict[Path, Raw]]:
+    async def _look(self, work: Pass[Desired]) -> dict[Path, Raw]:
         self._survey(work.desired, work.owned.of(KIND))
         raws: dict[Path, Raw] = {}
         paths = list(self._paths)
         for start in range(0, len(paths), SLICE):
             raws.update(self._reader.read(paths[start : start + SLICE]))
             await work.checkpoint()
-        return self._observed(raws, None), raws
+        return raws
 
     # -- what there is --------------------------------------------------------------------------------------
 
