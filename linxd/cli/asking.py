@@ -129,8 +129,7 @@ def ask(
     control socket where no bus leads to it. Raises Trouble."""
     name: str = options.scope
     base = statedir.root(options.state_dir)
-    # A state directory of one's own is another daemon's than the one on the system's bus.
-    if base == statedir.ROOT or "DBUS_SYSTEM_BUS_ADDRESS" in os.environ:
+    if asks_bus(base):
         try:
             return _by_bus(name, member, signature, body)
         except Unanswered:
@@ -143,6 +142,12 @@ def ask(
         raise Trouble(f"no linxd serves {name} on the bus, and its control socket is root's") from None
     except OSError as error:
         raise Trouble(f"no linxd serves {name}: {error.strerror or error}") from None
+
+
+def asks_bus(base: str) -> bool:
+    """Whether the daemons whose state is in ``base`` are those on the bus: not those of a state directory of
+    one's own, unless a bus is named, too."""
+    return base == statedir.ROOT or "DBUS_SYSTEM_BUS_ADDRESS" in os.environ
 
 
 def has_bus() -> bool:

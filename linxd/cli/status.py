@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""`linxctl list` and `linxctl status`: how scopes are, by the word that their daemons left. Asks no
-daemon."""
+"""`linxctl list` and `linxctl status`: how scopes are, by the word that their daemons left, and for those
+who may not read that by what they say of themselves on the bus."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from linxd import statedir
+from linxd.cli.asking import asks_bus
 from linxd.cli.once import Trouble
 from linxd.cli.output import Subparsers, print_json
+from linxd.cli.seen import on_bus
 from linxd.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Paint, table
 from linxd.config import declared_names
 from linxd.log import clean, duration
@@ -25,6 +28,7 @@ _COLOURS = {
     "contended": YELLOW,
     "paused": YELLOW,
     "blocked": RED,
+    "silent": RED,
     "dead": RED,
 }
 
@@ -63,11 +67,17 @@ def _found(base: str) -> dict[str, dict[str, Any]]:
         if name in running:
             pid, cookie = running[name]
             if word.get("pid") != pid:
-                word = {"state": "starting"}
+                readable = os.access(os.path.join(base, name), os.X_OK)
+                word = {"state": "starting" if readable else "unknown"}
             word = {**word, "pid": pid, "cookie": cookie}
         else:
             word = {"state": "-" if word.get("state", "ended") == "ended" else "dead"}
         found[name] = {"scope": name, "running": name in running, **word}
+    if asks_bus(base):
+        # What can be read here says more than what everybody may ask.
+        told = {name: word.get("pid") for name, word in found.items() if "loops" in word}
+        for name, word in on_bus(lambda name, pid: told.get(name) == pid).items():
+            found[name] = {"running": True, **word}
     return found
 
 

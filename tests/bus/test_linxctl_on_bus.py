@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,23 @@ def test_watch_shows_drift_patch_and_culprit_and_believes_nobody_else(served: Se
         watch.kill()
         watch.wait()
         watch.stdout.close()
+
+
+def test_list_and_status_tell_everybody_what_the_bus_does(served: Served) -> None:
+    listed = {one["scope"]: one for one in json.loads(ctl(served, "list", "--json", uid=NOBODY))}
+    mine = listed[served.scope]
+    assert (mine["running"], mine["state"], mine["pid"]) == (True, "converged", served.daemon.process.pid)
+    assert mine["files"] == [str(served.file)]
+    text = ctl(served, "status", served.scope, uid=NOBODY)
+    assert f"{served.scope}: converged" in text
+    assert f"linxd[{served.daemon.process.pid}]" in text
+    (loop,) = [loop for loop in mine["loops"] if loop["source"] == "rtnl"]
+    assert loop["objects"] == served.get("Counts", source="rtnl")["done"]
+
+
+def test_a_daemon_that_says_nothing_is_called_silent(served: Served) -> None:
+    served.daemon.signal(signal.SIGSTOP)
+    try:
+        assert f"{served.scope}: silent" in ctl(served, "status", served.scope, rc=1, uid=NOBODY)
+    finally:
+        served.daemon.signal(signal.SIGCONT)
