@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
-from linxd.sources.sysctl.cascades import partner
+from linxd.sources.sysctl.cascades import partner, rank, write
 from linxd.sources.sysctl.model import ALL_AND_DEFAULT, Desired, Path, Setting, interface_of
 from linxd.sources.sysctl.namespaced import per_namespace
 from linxd.sources.sysctl.procfs import Procfs
@@ -36,19 +36,25 @@ def capture(
 ) -> Desired:
     """What of ``here`` is to be declared. ``fresh``: the keys of a new namespace, in which ``model`` is an
     interface that was just made; "" where none could be."""
-    settings: list[Setting] = []
-    chosen: set[Path] = set()
+    chosen: dict[Path, Setting] = {}
+    usual = {path: fresh[like] for path in here if (like := _alike(path, fresh, model)) in fresh}
     # Of two forms of one thing the shorter key is meant, or the finer unit.
-    for path in sorted(here, key=lambda path: (len(path), not path[-1].endswith("_ms"), path)):
-        if is_secret(path) or (*path[:3], path[-1]) in _FOLLOWING or partner(path) in chosen:
-            continue
-        if not host and per_namespace(path) is not None:
-            continue
-        usual = fresh.get(_alike(path, fresh, model))
-        if usual is not None and not same(here[path], usual):
-            chosen.add(path)
-            settings.append(Setting(path, " ".join(here[path].split())))
-    return Desired(tuple(sorted(settings, key=lambda setting: setting.path)), host=host)
+    own = [
+        path
+        for path in sorted(usual, key=lambda path: (len(path), not path[-1].endswith("_ms"), path))
+        if not is_secret(path)
+        and (*path[:3], path[-1]) not in _FOLLOWING
+        and (host or per_namespace(path) is None)
+    ]
+    now = dict(usual)
+    # Then those that are as in a fresh one, but would not be any more once the others are written.
+    for _ in range(2):
+        for path in own:
+            if path not in chosen and partner(path) not in chosen and not same(here[path], now[path]):
+                chosen[path] = Setting(path, " ".join(here[path].split()))
+        for path in sorted(chosen, key=lambda path: rank(path, here[path])):
+            write(now, path, here[path])
+    return Desired(tuple(sorted(chosen.values(), key=lambda setting: setting.path)), host=host)
 
 
 def _alike(path: Path, fresh: Mapping[Path, str], model: str) -> Path:
