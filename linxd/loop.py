@@ -109,10 +109,12 @@ class Loop(Generic[D, O]):
         conditions = self._runner.account.conditions.of
         return {**conditions, **contended} if contended else conditions
 
-    @property
-    def since(self) -> Mapping[Key, int]:
-        """Since when each of `conditions` holds, where that is known: microseconds of CLOCK_REALTIME."""
-        return self._runner.account.conditions.since()
+    def standing(self) -> tuple[Mapping[Key, Condition], Mapping[Key, tuple[State, int]]]:
+        """`conditions` as they are at this moment, and which state each has since when, where that is known:
+        microseconds of CLOCK_REALTIME. Copies, for a thread to go through."""
+        conditions, since = self._runner.account.conditions.standing()
+        conditions.update(self._gate.contended())
+        return conditions, since
 
     @property
     def status(self) -> Status:

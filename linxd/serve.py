@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import os
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 from linxd import __version__, statedir
 from linxd.access import Kernel
+from linxd.collector import settle
 from linxd.config.model import ScopeConfig
 from linxd.culprit import Identifier
 from linxd.log import NOTICE, WARNING, Entry, condition_line, news
@@ -115,7 +115,7 @@ class Served:
         self._notifier.status(self.status_line())
         self._notifier.send(READY="1")
         # What is declared stays: looking through 100,000 of it again and again would hold up everything.
-        gc.freeze()
+        settle()
         self._changed()
 
     async def _watchdog(self) -> None:

@@ -80,9 +80,10 @@ class Conditions:
         """Objects in that state."""
         return self._counts[state]
 
-    def since(self) -> dict[Key, int]:
-        """Since when each of them is in its state: microseconds of CLOCK_REALTIME."""
-        return {key: moment for key, (_, moment) in self._since.items()}
+    def standing(self) -> tuple[dict[Key, Condition], dict[Key, tuple[State, int]]]:
+        """Copies: what `of` has, and which state each of them is in since when, in microseconds of
+        CLOCK_REALTIME."""
+        return self._of.copy(), self._since.copy()
 
     def replace(self, conditions: Collection[Condition], *, looked: Collection[Key] | None) -> None:
         """Take over what a pass says of ``looked``, None being everything."""

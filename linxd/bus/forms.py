@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from linxd.bus.connection import Variant
@@ -92,31 +92,29 @@ def culprit_of(report: Report) -> dict[str, Variant]:
     return culprit_form(main_culprit(report))
 
 
-def objects_form(
-    objects: Iterable[tuple[Key, str]],
-    conditions: Mapping[Key, Condition],
-    since: Mapping[Key, int],
-    wanted: str,
-) -> list[ObjectForm]:
-    """All objects of one source that are in the condition ``wanted``, "" being any; in the order in which
-    they are declared, then those that are not."""
-    found: list[ObjectForm] = []
-    seen: set[Key] = set()
+def listed(
+    objects: Iterable[tuple[Key, str]], conditions: Mapping[Key, Condition], wanted: str
+) -> Iterator[tuple[Key, str, Condition | None]]:
+    """The objects of one source that are in the condition ``wanted``, "" being any, each with its condition
+    if it is not simply done: in the order in which they are declared, then those that are not."""
+    declared: set[Key] = set()
     for key, name in objects:
         condition = conditions.get(key)
         if condition is not None:
-            seen.add(key)
-        elif wanted in ("", State.DONE):
-            found.append([str(key[0]), _words(key, name), str(State.DONE), since.get(key, 0), {}])
-        if condition is not None and wanted in ("", condition.state):
-            found.append(_with_condition(condition, since))
+            declared.add(key)
+        if wanted in ("", State.DONE if condition is None else condition.state):
+            yield key, name, condition
     for key, condition in conditions.items():
-        if key not in seen and wanted in ("", condition.state):
-            found.append(_with_condition(condition, since))
-    return found
+        if key not in declared and wanted in ("", condition.state):
+            yield key, condition.name, condition
 
 
-def _with_condition(condition: Condition, since: Mapping[Key, int]) -> ObjectForm:
+def object_form(
+    key: Key, name: str, condition: Condition | None, since: Mapping[Key, tuple[State, int]]
+) -> ObjectForm:
+    """One of them."""
+    if condition is None:
+        return [str(key[0]), _words(key, name), str(State.DONE), 0, {}]
     detail = {
         "text": Variant("s", clean(condition.text)),
         "id": Variant("s", json.dumps(condition.key)),
@@ -124,9 +122,9 @@ def _with_condition(condition: Condition, since: Mapping[Key, int]) -> ObjectFor
     if condition.errno:
         detail["errno"] = Variant("i", condition.errno)
     if condition.needs:
-        detail["needs"] = Variant("as", [clean(" ".join(map(str, key))) for key in condition.needs])
-    key = condition.key
-    return [str(key[0]), _words(key, condition.name), str(condition.state), since.get(key, 0), detail]
+        detail["needs"] = Variant("as", [clean(" ".join(map(str, need))) for need in condition.needs])
+    _, moment = since.get(key, (condition.state, 0))
+    return [str(key[0]), _words(key, condition.name), str(condition.state), moment, detail]
 
 
 def _words(key: Key, name: str) -> str:

@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 from linxd import __version__
 from linxd.bus import names
 from linxd.bus.connection import BusError, Call
-from linxd.bus.forms import ObjectForm, objects_form, planned
+from linxd.bus.forms import ObjectForm, listed, object_form, planned
 from linxd.bus.interface import Interface, Property, method
 from linxd.clock import BOOT
+from linxd.collector import undisturbed
 from linxd.config.faults import ConfigError
 from linxd.log import clean
 from linxd.part import Part
@@ -124,7 +125,7 @@ class ScopeInterface(Interface):
         while len(self._plans) > PLANS:
             self._plans.popitem(last=False)
         patches, generation = kept
-        ops = await asyncio.to_thread(planned, patches, offset, limit)
+        ops = await asyncio.to_thread(undisturbed, lambda: planned(patches, offset, limit))
         return ops, sum(len(patch.ops) for patch in patches), generation
 
     @method("suu", "a(sssta{sv})u", action="inspect")
@@ -136,20 +137,22 @@ class ScopeInterface(Interface):
         if wanted and wanted not in list(State):
             raise BusError(names.INVALID_ARGS, f"{wanted!r} is no condition: {', '.join(State)}")
         looks = [
-            (part.loop.source, part.desired, dict(part.conditions), dict(part.loop.since))
+            (part.loop.source, part.desired, *part.loop.standing())
             for part in self._ordered()
             if part.loop is not None
         ]
 
-        def all_of_them() -> list[ObjectForm]:
-            return [
-                form
-                for source, desired, conditions, since in looks
-                for form in objects_form(source.objects(desired), conditions, since, wanted)
-            ]
+        def look() -> tuple[list[ObjectForm], int]:
+            page: list[ObjectForm] = []
+            total = 0
+            for source, desired, conditions, since in looks:
+                for key, name, condition in listed(source.objects(desired), conditions, wanted):
+                    if offset <= total < offset + limit:
+                        page.append(object_form(key, name, condition, since))
+                    total += 1
+            return page, total
 
-        found = await asyncio.to_thread(all_of_them)
-        return found[offset : offset + limit], len(found)
+        return await asyncio.to_thread(undisturbed, look)
 
     @method("", "s", action="inspect")
     def describe(self, call: Call) -> tuple[str]:

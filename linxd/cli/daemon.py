@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from linxd import __version__, statedir
 from linxd.cli.onbus import has_bus, show
 from linxd.cli.terminal import Lines
+from linxd.collector import take_charge
 from linxd.config import ConfigError, ScopeConfig, load
 from linxd.control import Answer, Control, ask
 from linxd.log import ERROR, NOTICE, WARNING, Entry, news
@@ -165,6 +166,7 @@ class Asked:
 async def _serve(
     config: ScopeConfig, read: Callable[[], ScopeConfig], base: str, sink: Callable[[Entry], None]
 ) -> int:
+    take_charge()
     notifier = Notifier()
     asked = Asked()
     stop = asked.stop
