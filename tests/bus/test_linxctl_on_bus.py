@@ -86,6 +86,7 @@ def test_watch_shows_drift_patch_and_culprit_and_believes_nobody_else(served: Se
     argv, env = command(served, "watch", served.scope, "--json")
     watch = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env)
     assert watch.stdout is not None
+    hand: subprocess.Popen[str] | None = None
     try:
         first = json.loads(watch.stdout.readline())
         assert (first["scope"], first["event"], first["state"]) == (served.scope, "state", "converged")
@@ -99,8 +100,12 @@ def test_watch_shows_drift_patch_and_culprit_and_believes_nobody_else(served: Se
             liar.close()
 
         asyncio.run(lie())
-        served.ip("address", "del", "10.0.0.5/24", "dev", "veth0")
-        seen = []
+        # It stays for as long as it is looked for.
+        hand = subprocess.Popen(["ip", "-n", served.scope, "-batch", "-"], stdin=subprocess.PIPE, text=True)
+        assert hand.stdin is not None
+        hand.stdin.write("address del 10.0.0.5/24 dev veth0\n")
+        hand.stdin.flush()
+        seen: list[dict[str, Any]] = []
         while not seen or seen[-1]["event"] != "patched":
             seen.append(json.loads(watch.stdout.readline()))
         assert all(one["event"] != "objectfailed" for one in seen)
@@ -108,12 +113,15 @@ def test_watch_shows_drift_patch_and_culprit_and_believes_nobody_else(served: Se
         for one in (drifted, seen[-1]):
             assert one["source"] == "rtnl"
             assert any("10.0.0.5/24" in op["object"] for op in one["ops"])
-            assert one["culprit"]["comm"] == "ip"
+            assert (one["culprit"]["comm"], one["culprit"]["pid"]) == ("ip", hand.pid)
         assert seen[-1]["trigger"] == "event"
         assert served.daemon.stop() == 0
         while seen[-1].get("state") != "gone":
             seen.append(json.loads(watch.stdout.readline()))
     finally:
+        if hand is not None:
+            hand.kill()
+            hand.communicate()
         watch.kill()
         watch.wait()
         watch.stdout.close()
