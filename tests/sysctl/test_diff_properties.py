@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+"""The diff, carried out on a model of the kernel that follows the table of cascades: it reaches what is
+declared, gives back what was first, and writes nothing twice."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from linxd.ledger import MemoryLedger
+from linxd.patch import Condition, State
+from linxd.sources.sysctl.cascades import write
+from linxd.sources.sysctl.diff import diff, found_first
+from linxd.sources.sysctl.expand import Wanted, directories, expand
+from linxd.sources.sysctl.model import Desired, Path, Setting, Sysctl, dotted, key_of
+from linxd.sources.sysctl.observed import Observed
+from linxd.sources.sysctl.values import same
+
+LINKS = ("e0", "e1", "e2")
+PLACES = ("all", "default", *LINKS)
+V4, V6 = ("net", "ipv4", "conf"), ("net", "ipv6", "conf")
+KEYS: list[Path] = [
+    ("net", "ipv4", "ip_forward"),
+    ("net", "core", "somaxconn"),
+    *((*V4, place, "forwarding") for place in PLACES),
+    *((*V4, place, "accept_redirects") for place in PLACES),
+    *((*V6, place, "forwarding") for place in PLACES),
+    *((*V6, place, "disable_ipv6") for place in PLACES),
+]
+TWINS = (("net", "ipv4", "ip_forward"), (*V4, "all", "forwarding"))
+GLOBS: list[Path] = [(*V4, "*", "forwarding"), (*V6, "*", "disable_ipv6"), (*V4, "*", "accept_redirects")]
+BIT = st.sampled_from(("0", "1"))
+Values = dict[Path, str]
+
+
+def kernels(draw: st.DrawFn) -> Values:
+    values = {path: draw(BIT) for path in KEYS}
+    values[TWINS[1]] = values[TWINS[0]]  # one value under two names
+    return values
+
+
+KERNELS = st.composite(kernels)()
+DECLARED = st.dictionaries(st.sampled_from([*KEYS, *GLOBS]), BIT, max_size=10)
+
+
+class Model:
+    """Keys, a ledger, and passes over them."""
+
+    def __init__(self, values: Values) -> None:
+        self.values = dict(values)
+        self.owned = MemoryLedger()
+        self.writes = 0
+
+    def look(self, declared: Mapping[Path, str]) -> tuple[Observed, Wanted]:
+        desired = Desired(tuple(Setting(path, value) for path, value in declared.items()))
+        listing = {place: frozenset(PLACES) for place in directories([*KEYS, *GLOBS])}
+        wanted = expand(desired, listing)
+        indices = {name: number for number, name in enumerate(LINKS, 2)}
+        observed = Observed(dict(self.values), {}, frozenset(), frozenset(), listing, indices)
+        return observed, wanted
+
+    def go(self, declared: Mapping[Path, str]) -> tuple[list[Condition], Wanted]:
+        """One patch, carried out as `Rounds` and `Applier` do."""
+        observed, wanted = self.look(declared)
+        patch = diff(observed, wanted, self.owned.of("sysctl"))
+        self.owned.put((key, entry) for key, entry in patch.adopt if entry is None)
+        self.owned.put((key, entry) for key, entry in patch.adopt if entry is not None)
+        unknown = [op for op in patch.ops if op.after is not None and self.owned.get(op.key) is None]
+        self.owned.put((op.key, found_first(op.after)) for op in unknown if op.after is not None)
+        assert len({op.key for op in patch.ops}) == len(patch.ops)
+        for op in patch.ops:
+            assert isinstance(op.want, Sysctl)
+            self.owned.put([(op.key, op.after)])
+            if not same(self.values[op.want.path], op.want.value):
+                self.writes += 1
+                write(self.values, *(op.want.via or (op.want.path, op.want.value)))
+        return list(patch.conditions), wanted
+
+    def settle(self, declared: Mapping[Path, str]) -> tuple[list[Condition], Wanted]:
+        """Passes until one writes nothing; it must be the second, or a third that only forgets."""
+        conditions, wanted = self.go(declared)
+        written = self.writes
+        for _ in range(2):
+            self.go(declared)
+        assert self.writes == written, "a second pass writes again"
+        return conditions, wanted
+
+
+def kept(wanted: Wanted) -> Values:
+    return {path: want.value for path, want in wanted.of.items() if path not in wanted.refused}
+
+
+@given(KERNELS, DECLARED)
+@settings(max_examples=400, deadline=None)
+def test_one_patch_reaches_what_is_declared(values: Values, declared: dict[Path, str]) -> None:
+    model = Model(values)
+    conditions, wanted = model.settle(declared)
+    for path, value in kept(wanted).items():
+        assert model.values[path] == value, dotted(path)
+    assert {c.key for c in conditions if c.state is State.FAILED} == {key_of(p) for p in wanted.refused}
+    assert set(wanted.refused) in (set(), set(TWINS))
+
+
+@given(KERNELS, DECLARED)
+@settings(max_examples=200, deadline=None)
+def test_what_is_as_declared_is_left_alone(values: Values, declared: dict[Path, str]) -> None:
+    model = Model(values)
+    _, wanted = model.look(declared)
+    if wanted.refused:
+        return
+    model.values.update(wanted_values := kept(wanted))
+    for one, other in (TWINS, TWINS[::-1]):
+        if one in wanted_values:
+            model.values[other] = wanted_values[one]
+    before = dict(model.values)
+    model.settle(declared)
+    assert model.writes == 0
+    model.settle({})
+    assert (model.writes, model.values) == (0, before)
+
+
+@given(KERNELS, DECLARED, st.lists(st.tuples(st.sampled_from(KEYS), BIT), max_size=6))
+@settings(max_examples=400, deadline=None)
+def test_drift_is_undone_and_what_was_first_comes_back(
+    values: Values, declared: dict[Path, str], drift: list[tuple[Path, str]]
+) -> None:
+    model = Model(values)
+    _, wanted = model.settle(declared)
+    mine = kept(wanted)
+    for path, value in drift:
+        write(model.values, path, value)
+        # the twin's rows lead back to the key
+        for one, other in (TWINS, TWINS[::-1]):
+            if path == one:
+                model.values[other] = value
+    model.settle(declared)
+    assert {path: model.values[path] for path in mine} == mine
+    model.settle({})
+    model.settle({})
+    assert not model.owned.of("sysctl")
+    assert {path: model.values[path] for path in mine} == {path: values[path] for path in mine}
+
+
+@given(KERNELS, st.lists(DECLARED, min_size=1, max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_what_was_first_survives_any_row_of_declarations(
+    values: Values, declarations: list[dict[Path, str]]
+) -> None:
+    """A key declared all the time, whatever else comes and goes, ends with its first value."""
+    always = ("net", "core", "somaxconn")
+    model = Model(values)
+    for declared in declarations:
+        model.settle({**declared, always: "1"})
+        assert model.values[always] == "1"
+    model.settle({})
+    model.settle({})
+    assert model.values[always] == values[always]
+    assert not model.owned.of("sysctl")
+
+
+@given(KERNELS, DECLARED, st.sets(st.sampled_from(KEYS), max_size=5))
+@settings(max_examples=200, deadline=None)
+def test_a_key_that_is_not_there_or_read_only_is_a_matter_of_that_key_alone(
+    values: Values, declared: dict[Path, str], bad: set[Path]
+) -> None:
+    model = Model(values)
+    observed, wanted = model.look(declared)
+    less = {path: value for path, value in values.items() if path not in bad}
+    troubles = dict.fromkeys(bad, errno.ENOENT)
+    patch = diff(replace(observed, values=less, troubles=troubles), wanted, {})
+    assert not {op.key for op in patch.ops} & {key_of(path) for path in bad}
+    exact = {key_of(path) for path in bad & declared.keys() - wanted.refused.keys()}
+    assert exact <= {c.key for c in patch.conditions if c.state is State.PENDING}
+    fixed = diff(replace(observed, readonly=frozenset(bad)), wanted, {})
+    for condition in fixed.conditions:
+        assert condition.key in {key_of(path) for path in bad | set(wanted.refused)}
