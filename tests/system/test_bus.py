@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""The service on a real system bus with a real polkit: looked at by anybody, asked by those who may."""
+
+from __future__ import annotations
+
+import time
+
+from tests.system.bed import Machine
+from tests.system.test_service import declare, start
+
+RULE = """
+polkit.addRule(function(action, subject) {
+    if (action.id == "org.linxd1.reconcile" && subject.user == "nobody") { return polkit.Result.YES; }
+});
+"""
+
+
+def name(scope: str) -> str:
+    return f"org.linxd1.netns.{scope}"
+
+
+def path(scope: str, source: str = "") -> str:
+    return f"/org/linxd1/scope/{scope}" + (f"/{source}" if source else "")
+
+
+def on_bus(machine: Machine, scope: str) -> None:
+    """The name comes soon after the unit is ready."""
+    for _ in range(100):
+        if name(scope) in machine.do("busctl", "list", "--acquired", "--no-pager"):
+            return
+        time.sleep(0.05)
+    raise AssertionError(machine.do("journalctl", "--no-pager", "-u", f"linx-reconcile@{scope}"))
+
+
+def test_anybody_may_look(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    start(machine, scope)
+    on_bus(machine, scope)
+    for user in (None, "nobody"):
+        tree = machine.do("busctl", "tree", "--list", name(scope), user=user).split()
+        assert path(scope) in tree
+        assert path(scope, "rtnl") in tree
+        told = machine.do("busctl", "introspect", name(scope), path(scope), user=user)
+        for member in (
+            "org.linxd1.Scope",
+            ".Reconcile",
+            ".Plan",
+            ".ListObjects",
+            ".WaitConverged",
+            ".State",
+        ):
+            assert member in told
+        state = machine.do(
+            "busctl", "get-property", name(scope), path(scope), "org.linxd1.Scope", "State", user=user
+        )
+        assert state == 's "converged"\n'
+        shown = machine.do(
+            "gdbus",
+            "introspect",
+            "--system",
+            "--dest",
+            name(scope),
+            "--object-path",
+            path(scope, "rtnl"),
+            user=user,
+        )
+        assert "HealLatencyUSec" in shown
+        assert "Patched(" in shown
+
+
+def test_verbs_are_polkits_to_allow(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    start(machine, scope)
+    on_bus(machine, scope)
+    call = ("busctl", "call", name(scope), path(scope), "org.linxd1.Scope")
+    assert machine.do(*call, "Reconcile") == "bu true 0\n"
+    for verb, action in (("Reconcile", "reconcile"), ("Resume", "resume"), ("Describe", "inspect")):
+        done = machine.run(
+            "gdbus", "call", "--system", "--dest", name(scope), "--object-path", path(scope),
+            "--method", f"org.linxd1.Scope.{verb}", user="nobody",
+        )  # fmt: skip
+        assert done.returncode != 0
+        assert "org.freedesktop.DBus.Error." in done.stderr
+        assert f"org.linxd1.{action}" in done.stderr, done.stderr
+    machine.write("/etc/polkit-1/rules.d/10-test.rules", RULE)
+    try:
+        for _ in range(100):
+            done = machine.run(*call, "Reconcile", user="nobody")
+            if done.returncode == 0:
+                break
+            time.sleep(0.05)
+        assert done.stdout == "bu true 0\n", done.stderr
+        assert machine.run(*call, "Resume", user="nobody").returncode != 0
+    finally:
+        machine.do("rm", "/etc/polkit-1/rules.d/10-test.rules")
+
+
+def test_what_is_healed_is_told(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    start(machine, scope)
+    on_bus(machine, scope)
+    monitor = machine.start("gdbus", "monitor", "--system", "--dest", name(scope))
+    try:
+        assert monitor.stdout is not None
+        for line in monitor.stdout:
+            if "is owned by" in line:
+                break
+        machine.do("ip", "-n", scope, "address", "flush", "dev", "lo", "scope", "global")
+        for line in monitor.stdout:
+            if "org.linxd1.Loop.Patched" in line:
+                break
+        assert line.startswith(path(scope, "rtnl"))
+        assert "address 192.0.2.1/32 dev lo" in line
+        assert "'event'" in line
+    finally:
+        machine.end(monitor)
+
+
+def test_pause_ends_by_itself_and_the_bus_may_go_and_come_back(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    start(machine, scope)
+    on_bus(machine, scope)
+    call = ("busctl", "call", name(scope), path(scope), "org.linxd1.Scope")
+    machine.do(*call, "Pause", "t", "400000")
+    state = ("busctl", "get-property", name(scope), path(scope), "org.linxd1.Scope", "State")
+    assert machine.do(*state) == 's "paused"\n'
+    assert machine.do(*call, "WaitConverged", "tt", "0", "10000000") == "b true\n"
+    machine.do("systemctl", "restart", "dbus.service")
+    on_bus(machine, scope)
+    assert machine.do(*state) == 's "converged"\n'
