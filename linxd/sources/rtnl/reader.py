@@ -7,11 +7,13 @@ nothing.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from linxd.collector import undisturbed
 from linxd.netlink import rt, wire
 from linxd.netlink.errors import DumpInterrupted, NetlinkError
 from linxd.netlink.rt import AddrMsg, LinkMsg, NeighMsg, RouteMsg, RuleMsg
@@ -30,6 +32,8 @@ T = TypeVar("T")
 CROWD = 1000
 """So many foreign routes are no burden to a resync."""
 
+MANY = 5000
+"""Keys from which on working out which ones matter takes milliseconds."""
 ATTEMPTS = 8
 """Tries at a dump that changes while it is read."""
 NOT_HERE = frozenset({errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENODEV, errno.ENOENT})
@@ -225,7 +229,10 @@ class Reader:
             self._steady_for = names
             self._steady = {}
         claims = work.owned.of("route")
-        ours = index.routes_of[family] | {key for key in claims if key[1] == family}
+        declared = index.routes_of[family]
+        ours = await _beside(
+            len(declared) + len(claims), lambda: declared | {key for key in claims if key[1] == family}
+        )
         if index.desired.foreign_remove:
             covered = {table for other, table in index.tables if other == family}
             for table in covered:
@@ -238,13 +245,13 @@ class Reader:
             covered = {table for other, table in observed.look.deep if other == family}
             for table in covered:
                 await self._route_dump(observed, work, ours, family=family, table=table)
-            protocols = {PROTO_LINXD}
-            for key in ours & claims.keys():
-                if "protocol" in claims[key].original:
-                    protocols.add(int(claims[key].original["protocol"]))
+            originals = await _beside(
+                len(ours), lambda: [entry.original for key, entry in claims.items() if key in ours]
+            )
+            protocols = {PROTO_LINXD, *(int(one["protocol"]) for one in originals if "protocol" in one)}
             for protocol in sorted(protocols):
                 await self._route_dump(observed, work, ours, but=covered, family=family, protocol=protocol)
-        missing = ours - observed.routes.keys() - observed.steady
+        missing = await _beside(len(ours), lambda: ours - observed.routes.keys() - observed.steady)
         for table in {int(key[2]) for key in missing} - covered:
             await self._route_dump(observed, work, missing, family=family, table=table)
 
@@ -351,6 +358,11 @@ class Reader:
                     raise
             return found
         return []
+
+
+async def _beside(size: int, work: Callable[[], T]) -> T:
+    """What there are to be of many keys is found out beside the event loop."""
+    return work() if size < MANY else await asyncio.to_thread(undisturbed, work)
 
 
 RTM_F_CLONED = 0x200
