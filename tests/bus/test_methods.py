@@ -75,6 +75,7 @@ def test_object_manager_has_the_scope_and_each_loop(served: Served) -> None:
         "GetManagedObjects",
         uid=NOBODY,
     )
+    assert done.returncode == 0, done.stderr
     (objects,) = json.loads(done.stdout)["data"]
     assert set(objects) == {served.path, f"{served.path}/rtnl"}
     assert objects[served.path][SCOPE]["State"]["data"] == "converged"
