@@ -51,6 +51,8 @@ class Applier:
         have = self.value(want.path)
         if have is not None and same(have, want.value):
             return Outcome(None)
+        if interface_of(want.path) in self._reader.renewed:
+            return Outcome(None)  # another link by now: the entry is about the one that went
         besides = self._besides(path)
         before = self._values(besides)
         owned.intend([(op.key, op.after)])

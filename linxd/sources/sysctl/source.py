@@ -43,6 +43,8 @@ LARGE = 1000
 """Keys from which on the diff, being pure, runs in a thread beside the event loop."""
 SLICE = 2000
 """Keys that are read in one go."""
+LOOKS = 3
+"""How often a look is begun anew because a link was replaced during it."""
 
 Listing = dict[Path, frozenset[str] | None]
 _NOTHING = Wanted({}, {}, {})
@@ -129,12 +131,11 @@ class SysctlSource(Source[Desired, Observed]):
         """One pass. See `linxd.source.Source.reconcile`."""
         began = time.monotonic()
         keys = {hint.key for hint in work.hints if hint.key is not None}
-        whole = work.full or self._stale or work.desired is not self._desired
+        whole = work.full or self._stale or bool(self._reader.renewed) or work.desired is not self._desired
         rounds = Rounds(work, self._applier, self._disputes)
-        if whole:
-            conditions = await self._everything(work, rounds)
-        else:
-            conditions = await self._some(work, rounds, frozenset(map(path_of, keys)))
+        some = None if whole else await self._some(work, rounds, frozenset(map(path_of, keys)))
+        whole = some is None
+        conditions = await self._everything(work, rounds) if some is None else some
         if self._watch is not None:
             self._watch.arm()
         return rounds.report(
@@ -213,13 +214,16 @@ class SysctlSource(Source[Desired, Observed]):
 
     async def _some(
         self, work: Pass[Desired], rounds: Rounds, paths: frozenset[Path]
-    ) -> Iterable[Condition]:
-        """The named keys; then what the writes may have changed."""
+    ) -> Iterable[Condition] | None:
+        """The named keys; then what the writes may have changed. None if all keys must be looked at, for a
+        link was replaced."""
         self._quiet = None
         while True:
             needed = {path for path in paths if path in self._paths}
             needed |= {through[0] for path in needed if (through := giver(path)) is not None}
             raws = self._reader.read(needed)
+            if self._reader.renewed:
+                return None
             patch = await self._plan(work, self._observed(raws, paths))
             if not await rounds.run(patch):
                 self._reader.remember({path: raw for path, raw in raws.items() if path in paths})
@@ -233,12 +237,15 @@ class SysctlSource(Source[Desired, Observed]):
         return await asyncio.to_thread(diff, observed, self._wanted, entries)
 
     async def _look(self, work: Pass[Desired]) -> dict[Path, Raw]:
-        self._survey(work.desired, work.owned.of(KIND))
-        raws: dict[Path, Raw] = {}
-        paths = list(self._paths)
-        for start in range(0, len(paths), SLICE):
-            raws.update(self._reader.read(paths[start : start + SLICE]))
-            await work.checkpoint()
+        for _ in range(LOOKS):
+            self._survey(work.desired, work.owned.of(KIND))
+            raws: dict[Path, Raw] = {}
+            paths = list(self._paths)
+            for start in range(0, len(paths), SLICE):
+                raws.update(self._reader.read(paths[start : start + SLICE]))
+                await work.checkpoint()
+            if not self._reader.renewed:
+                break  # else another link stands under a name: what is known of the old one is not its own
         return raws
 
     # -- what there is --------------------------------------------------------------------------------------
@@ -264,6 +271,7 @@ class SysctlSource(Source[Desired, Observed]):
             self._quiet = None
         self._desired, self._listing, self._entries = desired, listing, dict(entries)
         if moved:
+            self._quiet = None
             self._reader.renewed.clear()
             self._indices = self._procfs.indices(self._named(listing))
         followed = follow(entries, self._indices, listing)
