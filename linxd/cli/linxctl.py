@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from linxd import __version__
 from linxd.cli import asking, capture, check, journal, plan, release, status, watch
 from linxd.cli.once import Trouble
+from linxd.cli.pager import paged
 from linxd.cli.terminal import RED, Paint
 from linxd.log import clean
 
 TROUBLE = 2
+PAGED = frozenset({"list", "status", "log", "diff", "capture"})
+"""Commands whose output may be long."""
 
 _DESCRIPTION = """\
 Shows and handles network state that linxd keeps as declared.
@@ -42,7 +45,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"linxctl {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument("--no-pager", action="store_true", help="print long output as it comes")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
     for module in (status, watch, journal, check, plan, asking, release, capture):
         module.add(commands)
     return parser
@@ -52,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     options = parser().parse_args(arguments)
     try:
-        code: int = options.run(options)
+        code: int = 0
+        with paged(wanted=options.command in PAGED and not options.no_pager and not _follows(options)):
+            code = options.run(options)
         sys.stdout.flush()
         return code
     except Trouble as trouble:
@@ -70,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
         return _trouble(f"unexpected error: {kind}{error} (--debug shows where)")
+
+
+def _follows(options: argparse.Namespace) -> bool:
+    return bool(getattr(options, "follow", False))
 
 
 def _trouble(text: str) -> int:

@@ -96,7 +96,7 @@ _linxctl() {
     esac
     case $command in
     '')
-        COMPREPLY=($(compgen -W 'list status watch log check diff apply pause resume reload release capture -h --help --debug --version' -- "$word"))
+        COMPREPLY=($(compgen -W 'list status watch log check diff apply pause resume reload release capture -h --help --debug --version --no-pager' -- "$word"))
         ;;
     list)
         if [[ $word == -* ]]; then

@@ -306,7 +306,7 @@ def test_colours_are_for_terminals_that_want_them(ctl: Ctl, netns: str) -> None:
         ours, theirs = pty.openpty()
         try:
             subprocess.run(
-                [sys.executable, "-m", "linxd.cli.linxctl", "diff", "--file", file],
+                [sys.executable, "-m", "linxd.cli.linxctl", "--no-pager", "diff", "--file", file],
                 stdout=theirs,
                 cwd=ROOT,
                 check=False,
