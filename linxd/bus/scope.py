@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from linxd import __version__
 from linxd.bus import names
 from linxd.bus.connection import BusError, Call
-from linxd.bus.forms import ObjectForm, listed, object_form, planned
+from linxd.bus.forms import ObjectForm, listed, object_form, planned, take_apart
 from linxd.bus.interface import Interface, Property, method
 from linxd.clock import BOOT
 from linxd.collector import undisturbed
@@ -31,6 +31,8 @@ PAGE = 1000
 """Ops, or objects, in one answer at most."""
 PLANS = 4
 """Plans that are kept to be read on in."""
+KEPT = 60.0
+"""Seconds after which nobody reads on in a plan."""
 MOST_WAITING = 16
 """Times that one sender may wait at once."""
 PATIENCE = 90.0
@@ -78,6 +80,7 @@ class ScopeInterface(Interface):
         self._paused = (0.0, 0)
         """When the pause ends, on the clock that counts suspend and, as first said, in real time."""
         self._plans: OrderedDict[str, tuple[list[Patch], int]] = OrderedDict()
+        self._expiry: asyncio.TimerHandle | None = None
         self._waiting: Counter[str] = Counter()
         self._moved = asyncio.Event()
 
@@ -106,6 +109,12 @@ class ScopeInterface(Interface):
             self._paused = (until, time.time_ns() // 1000 + round((until - BOOT.now()) * 1e6))
         return self._paused[1]
 
+    def close(self) -> None:
+        """Keep nothing any more."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._plans.clear()
+
     def moved(self) -> None:
         """Something of the scope may have changed."""
         self._moved.set()
@@ -117,16 +126,32 @@ class ScopeInterface(Interface):
     async def plan(self, call: Call, offset: int, limit: int) -> tuple[list[Any], int, int]:
         """A plan is made at offset 0, and kept for its sender to read on in."""
         _page(limit)
-        kept = self._plans.pop(call.sender, None) if offset else None
-        if kept is None:
+        if not offset or call.sender not in self._plans:
+            self._going()
             generation = self._scope.generation
-            kept = [await _asked(part, part.plan()) for part in self._ordered()], generation
-        self._plans[call.sender] = kept
-        while len(self._plans) > PLANS:
-            self._plans.popitem(last=False)
-        patches, generation = kept
-        ops = await asyncio.to_thread(undisturbed, lambda: planned(patches, offset, limit))
-        return ops, sum(len(patch.ops) for patch in patches), generation
+            patches = [await _asked(part, part.plan()) for part in self._ordered()]
+            self._discard(call.sender)
+            self._plans[call.sender] = patches, generation
+            while len(self._plans) > PLANS:
+                self._discard(next(iter(self._plans)))
+        patches, generation = self._plans[call.sender]
+        self._plans.move_to_end(call.sender)
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = asyncio.get_running_loop().call_later(KEPT, self._expire)
+        # A copy: the plan may be given up while some of it is put in form.
+        some = list(patches)
+        total = sum(len(patch.ops) for patch in some)
+        return await asyncio.to_thread(undisturbed, lambda: planned(some, offset, limit)), total, generation
+
+    def _discard(self, sender: str) -> None:
+        patches, _ = self._plans.pop(sender, ([], 0))
+        if sum(len(patch.ops) + len(patch.conditions) for patch in patches) > PAGE:
+            asyncio.get_running_loop().run_in_executor(None, take_apart, patches)
+
+    def _expire(self) -> None:
+        for sender in list(self._plans):
+            self._discard(sender)
 
     @method("suu", "a(sssta{sv})u", action="inspect")
     async def list_objects(

@@ -103,6 +103,7 @@ class OnBus:
         await asyncio.sleep(0)
         self.objects.flush()
         self.objects.close()
+        self._shown.close()
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
