@@ -173,8 +173,11 @@ class Objects:
     def heard(self, heard: Heard) -> None:
         """Of those who have gone nobody waits for an answer."""
         if heard.sender == BUS and heard.member == "NameOwnerChanged" and not heard.body[2]:
-            for task in self._tasks.get(heard.body[0], ()):
-                task.cancel()
+            self._hang_up(heard.body[0])
+
+    def _hang_up(self, sender: str) -> None:
+        for task in self._tasks.get(sender, ()):
+            task.cancel()
 
     def called(self, call: Call) -> None:
         """Answer a call, now or later."""
@@ -247,11 +250,14 @@ class Objects:
         await asyncio.sleep(LONG)
         rule = f"type='signal',sender='{BUS}',member='NameOwnerChanged',arg0='{sender}'"
 
-        def ask(member: str) -> Coroutine[Any, Any, Sequence[Any]]:
-            return self._connection.call(BUS, BUS_PATH, BUS, member, "s", [rule])
+        def ask(member: str, argument: str = rule) -> Coroutine[Any, Any, Sequence[Any]]:
+            return self._connection.call(BUS, BUS_PATH, BUS, member, "s", [argument])
 
         try:
             await ask("AddMatch")
+            if not (await ask("NameHasOwner", sender))[0]:
+                # Gone before we began to listen.
+                self._hang_up(sender)
             await asyncio.Event().wait()
         except (BusError, Unreachable):
             pass  # without a bus nobody waits either
