@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from linxd.config.document import Node
@@ -11,6 +11,7 @@ from linxd.config.faults import Refused, Wrong, did_you_mean, dotted, found
 from linxd.config.names import Names
 from linxd.config.reader import ABSENT, Field, Reader
 from linxd.config.values import Type, word
+from linxd.sources.sysctl.cascades import declared_contradictions
 from linxd.sources.sysctl.model import Desired, Setting
 from linxd.sources.sysctl.namespaced import per_namespace
 
@@ -100,12 +101,25 @@ def read_sysctls(reader: Reader, node: Node, *, host: bool) -> Desired | None:
     """The whole section; None without it being a table."""
     if not reader.is_table(node, want="a table of keys and values"):
         return None
-    settings = []
+    settings: dict[tuple[str, ...], Setting] = {}
+    nodes: dict[tuple[str, ...], Node] = {}
     for item in node.table().values():
         setting = _read(reader, item, host=host)
         if setting is not None:
-            settings.append(setting)
-    return Desired(tuple(settings), host=host)
+            settings[setting.path], nodes[setting.path] = setting, item
+    said = set()
+    for pair in declared_contradictions(settings.values()):
+        both = tuple(_declaring(path, settings) for path in (pair.one, pair.other))
+        late = max(both, key=lambda path: (nodes[path].key_where.file, nodes[path].key_where.line))
+        if both not in said:
+            said.add(both)
+            reader.warning(nodes[late], f"{pair.text}; neither is written", at_key=True)
+    return Desired(tuple(settings.values()), host=host)
+
+
+def _declaring(path: tuple[str, ...], settings: Collection[tuple[str, ...]]) -> tuple[str, ...]:
+    """The declared key or glob that speaks of this key."""
+    return path if path in settings else (*path[:3], "*", *path[4:])
 
 
 def _read(reader: Reader, node: Node, *, host: bool) -> Setting | None:

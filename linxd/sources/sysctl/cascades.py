@@ -311,6 +311,6 @@ def declared_contradictions(settings: Iterable[Setting]) -> tuple[Contradiction,
             names.add(name)
     for setting in globs:
         at = setting.path.index("*")
-        for name in names:
+        for name in sorted(names):
             values.setdefault((*setting.path[:at], name, *setting.path[at + 1 :]), setting.value)
     return contradictions(values)
