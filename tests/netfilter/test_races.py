@@ -189,11 +189,11 @@ async def test_while_the_priority_changes_no_packet_slips_through(bed: Bed, poli
         await bed.apply(GUARD.format(priority=0, policy=policy, rule=rule))
         with sender:
             began = time.monotonic()
-            for number in range(1, 101):
+            for number in range(1, 1001):
                 text = GUARD.format(priority=number % 2 * 10, policy=policy, rule=rule)
                 report = await bed.apply(text)
                 assert [op.verb for op in report.applied] == ["recreate"]
-            while sender.sent < 100:
+            while sender.sent < 1000:
                 await asyncio.sleep(0.001)
             assert time.monotonic() > began
         assert sender.received() == 0
