@@ -331,6 +331,7 @@ def test_what_can_not_be_is_a_fault_of_that_key_alone(netns: str) -> None:
             )
             said = {condition.name.removeprefix("sysctl "): condition for condition in report.conditions}
             assert said["net.ipv4.conf.e0.rp_filter"].state is State.FAILED
+            assert not said["net.ipv4.conf.e0.rp_filter"].transient
             assert "the kernel refuses 'many': Invalid argument" in said["net.ipv4.conf.e0.rp_filter"].text
             assert said["net.ipv4.tcp_available_congestion_control"].state is State.FAILED
             assert "can only be read" in said["net.ipv4.tcp_available_congestion_control"].text
