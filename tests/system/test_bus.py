@@ -128,3 +128,35 @@ def test_pause_ends_by_itself_and_the_bus_may_go_and_come_back(machine: Machine,
     machine.do("systemctl", "restart", "dbus.service")
     on_bus(machine, scope)
     assert machine.do(*state) == 's "converged"\n'
+
+
+def test_the_manager_starts_and_stops_scopes(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    machine.write("/etc/linxd/host.toml", '[sysctl]\n"net.ipv4.ip_default_ttl" = 63\n')
+    machine.do("systemctl", "start", "linxd.service")
+    manager = ("org.linxd1", "/org/linxd1", "org.linxd1.Manager")
+    try:
+        for _ in range(100):
+            if "org.linxd1 " in machine.do("busctl", "list", "--acquired", "--no-pager"):
+                break
+            time.sleep(0.05)
+        job = machine.do("busctl", "call", *manager, "StartScope", "s", scope)
+        assert job.startswith('o "/org/freedesktop/systemd1/job/')
+        on_bus(machine, scope)
+        listed = machine.do("busctl", "call", *manager, "ListScopes", user="nobody")
+        assert f'"{scope}" ' in listed
+        assert f'"linx-reconcile@{scope}.service" "{name(scope)}" "{path(scope)}"' in listed
+        assert (
+            machine.run("busctl", "call", *manager, "StopScope", "s", scope, user="nobody").returncode != 0
+        )
+        machine.do("busctl", "call", *manager, "StopScope", "s", scope)
+        for _ in range(100):
+            if f'"{scope}" ' not in machine.do("busctl", "call", *manager, "ListScopes"):
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError("it is still listed")
+    finally:
+        machine.do("systemctl", "stop", "linxd.service")
+        machine.do("linxctl", "release", "host")
+        machine.do("rm", "/etc/linxd/host.toml")
