@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import json
+import select
+import subprocess
+import threading
 import time
 
 from tests.system.bed import Machine
@@ -30,6 +34,15 @@ def on_bus(machine: Machine, scope: str) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(machine.do("journalctl", "--no-pager", "-u", f"linx-reconcile@{scope}"))
+
+
+def watched(machine: Machine, *words: str) -> tuple[subprocess.Popen[str], threading.Timer]:
+    """Something that is read line by line; what should have come within a minute will not come."""
+    process = machine.start(*words)
+    bound = threading.Timer(60, machine.end, [process])
+    bound.daemon = True
+    bound.start()
+    return process, bound
 
 
 def test_anybody_may_look(machine: Machine, scope: str) -> None:
@@ -99,7 +112,7 @@ def test_what_is_healed_is_told(machine: Machine, scope: str) -> None:
     declare(machine, scope)
     start(machine, scope)
     on_bus(machine, scope)
-    monitor = machine.start("gdbus", "monitor", "--system", "--dest", name(scope))
+    monitor, bound = watched(machine, "gdbus", "monitor", "--system", "--dest", name(scope))
     try:
         assert monitor.stdout is not None
         for line in monitor.stdout:
@@ -113,6 +126,40 @@ def test_what_is_healed_is_told(machine: Machine, scope: str) -> None:
         assert "address 192.0.2.1/32 dev lo" in line
         assert "'event'" in line
     finally:
+        bound.cancel()
+        machine.end(monitor)
+
+
+def test_busctl_monitor_shows_it(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    start(machine, scope)
+    on_bus(machine, scope)
+    monitor, bound = watched(machine, "busctl", "monitor", "--json=short", name(scope))
+    try:
+        assert monitor.stdout is not None
+        for attempt in range(100):
+            # Whether it listens already it does not say: there is a new drift until it does.
+            machine.do(
+                "ip",
+                "-n",
+                scope,
+                "address",
+                "replace",
+                "192.0.2.1/32",
+                "dev",
+                "lo",
+                "metric",
+                str(attempt + 5),
+            )
+            if select.select([monitor.stdout], [], [], 0.1)[0]:
+                break
+        for line in monitor.stdout:
+            message = json.loads(line) if line.startswith("{") else {}
+            if message.get("member") == "Patched":
+                break
+        assert (message["interface"], message["path"]) == ("org.linxd1.Loop", path(scope, "rtnl"))
+    finally:
+        bound.cancel()
         machine.end(monitor)
 
 
