@@ -169,9 +169,10 @@ class RtnlSource(Source[Desired, Observed]):
                 self._put(observed, key, hint.seen)
             if kind == "address":
                 later |= self.index.after_address(key)
+        if observed.keys:
+            # Once for all events: where thousands wait, thousands of events may have come, too.
             if self.pending:
                 later |= self._waiting()
-        if observed.keys:
             later |= await self._carry_out(run, self._plan(observed, run.work), observed)
         if now:
             later |= await self._rounds(run, now, rounds=1)
@@ -184,8 +185,8 @@ class RtnlSource(Source[Desired, Observed]):
     def _waiting(self) -> Look:
         """Where the objects are that wait: an event may be what they waited for."""
         look = NOTHING
-        for key in self.pending:
-            look |= look_at(key)
+        for one in set(map(look_at, self.pending)):
+            look |= one
         return look
 
     async def _rounds(self, run: Run, look: Look, *, rounds: int = ROUNDS) -> Look:
