@@ -1,36 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""Python's collector of cycles, kept from holding up the event loop while much is made at once.
+"""Python's collector of cycles, kept from holding up the event loop where there are very many objects.
 
-It stops everything while it looks through what there is, a thread's work and the event loop's alike: 100 ms
-and more with the plan for 100,000 objects. It knows nothing of what is made. Only a process that is ours
-alone takes charge; a library's caller has a collector of their own.
+A look through all of them stops everything, a thread's work and the event loop's alike: a second and more
+while 100,000 declared objects are read. It knows nothing of what there is. Only a process that is ours alone
+takes charge; a library's caller has a collector of their own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
-import threading
-from collections.abc import Callable
-from typing import TypeVar
 
-T = TypeVar("T")
-
-MANY = 10_000
-"""Objects from which on those just made are not looked through."""
+FEW = 20_000
+"""Objects that may be looked through: some milliseconds."""
+EVERY = 600.0
+"""Seconds between two looks."""
 SWITCH = 0.001
 """Seconds after which a thread lets the event loop go on. Python's own 5 ms would be paid for each system
 call."""
-
-_lock = threading.Lock()
-_charge = False
-_working = 0
+_NEVER = 1 << 30
 
 
 def take_charge() -> None:
-    """From now on the collector, and how threads take turns, are ours to handle in this process."""
-    global _charge
-    _charge = True
+    """From now on the collector, and how threads take turns, are ours to handle in this process.
+
+    What is young is looked through as ever, some thousand objects at a time; what is old only by `tidy`.
+    """
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, _NEVER)
     sys.setswitchinterval(SWITCH)
 
 
@@ -39,24 +37,10 @@ def settle() -> None:
     gc.freeze()
 
 
-def undisturbed(work: Callable[[], T]) -> T:
-    """Do ``work``, in whichever thread, without the collector.
-
-    Of what it made and keeps the collector knows nothing afterwards; without cycles in it, it goes when
-    nobody needs it any more.
-    """
-    global _working
-    if not _charge:
-        return work()
-    with _lock:
-        _working += 1
-        gc.disable()
-    try:
-        return work()
-    finally:
-        with _lock:
-            _working -= 1
-            if not _working:
-                if gc.get_count()[0] > MANY:
-                    gc.freeze()
-                gc.enable()
+async def tidy() -> None:
+    """Look through what is old now and then, if it is little: what is much has no cycles, and goes when
+    nobody needs it any more."""
+    while True:
+        await asyncio.sleep(EVERY)
+        if len(gc.get_objects(generation=2)) <= FEW:
+            gc.collect()

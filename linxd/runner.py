@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from dataclasses import replace
 from typing import Generic, Protocol
 
-from linxd.collector import undisturbed
 from linxd.feed import Feed
 from linxd.gate import Gate
 from linxd.patch import Condition, Culprit, Key, Op, Patch, Report, State, Trigger
@@ -97,9 +96,7 @@ class Runner(Generic[D, O]):
         async with self._running(work):
             observed = await self._source.observe(work)
             # Pure, and perhaps long: beside the event loop, not in it.
-            return await asyncio.to_thread(
-                undisturbed, lambda: self._source.diff(observed, desired, self._owned)
-            )
+            return await asyncio.to_thread(self._source.diff, observed, desired, self._owned)
 
     # -- one pass -------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from linxd import __version__, statedir
 from linxd.access import Kernel
-from linxd.collector import settle
+from linxd.collector import settle, tidy
 from linxd.config.model import ScopeConfig
 from linxd.culprit import Identifier
 from linxd.log import NOTICE, WARNING, Entry, condition_line, news
@@ -80,7 +80,8 @@ class Served:
     async def run(self) -> None:
         """Run until the scope ends."""
         helpers = [
-            asyncio.create_task(work) for work in (self.reporter.run(), self._ready(), self._watchdog())
+            asyncio.create_task(work)
+            for work in (self.reporter.run(), self._ready(), self._watchdog(), tidy())
         ]
         try:
             await self.scope.run()

@@ -19,7 +19,6 @@ from linxd.bus.connection import BusError, Call
 from linxd.bus.forms import ObjectForm, listed, object_form, planned, take_apart
 from linxd.bus.interface import Interface, Property, method
 from linxd.clock import BOOT
-from linxd.collector import undisturbed
 from linxd.config.faults import ConfigError
 from linxd.log import clean
 from linxd.part import Part
@@ -142,7 +141,7 @@ class ScopeInterface(Interface):
         # A copy: the plan may be given up while some of it is put in form.
         some = list(patches)
         total = sum(len(patch.ops) for patch in some)
-        return await asyncio.to_thread(undisturbed, lambda: planned(some, offset, limit)), total, generation
+        return await asyncio.to_thread(planned, some, offset, limit), total, generation
 
     def _discard(self, sender: str) -> None:
         patches, _ = self._plans.pop(sender, ([], 0))
@@ -177,7 +176,7 @@ class ScopeInterface(Interface):
                     total += 1
             return page, total
 
-        return await asyncio.to_thread(undisturbed, look)
+        return await asyncio.to_thread(look)
 
     @method("", "s", action="inspect")
     def describe(self, call: Call) -> tuple[str]:

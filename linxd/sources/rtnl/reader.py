@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from linxd.collector import undisturbed
 from linxd.netlink import rt, wire
 from linxd.netlink.errors import DumpInterrupted, NetlinkError
 from linxd.netlink.rt import AddrMsg, LinkMsg, NeighMsg, RouteMsg, RuleMsg
@@ -362,7 +361,7 @@ class Reader:
 
 async def _beside(size: int, work: Callable[[], T]) -> T:
     """What there are to be of many keys is found out beside the event loop."""
-    return work() if size < MANY else await asyncio.to_thread(undisturbed, work)
+    return work() if size < MANY else await asyncio.to_thread(work)
 
 
 RTM_F_CLONED = 0x200
