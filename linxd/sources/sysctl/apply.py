@@ -49,7 +49,7 @@ class Applier:
         assert isinstance(want, Sysctl)
         path, goal = want.via or (want.path, want.value)
         have = self.value(want.path)
-        if have is not None and same(have, want.value):
+        if have is not None and same(have, want.value) and (want.via is None or self._has(path, goal)):
             return Outcome(None)
         if interface_of(want.path) in self._reader.renewed:
             return Outcome(None)  # another link by now: the entry is about the one that went
@@ -62,7 +62,7 @@ class Applier:
             owned.revert([op.key])
             return Outcome(None, self._failed(op, want, error))
         owned.settle([op.key])
-        if have is not None:
+        if have is not None and not same(have, want.value):
             value = Change(VALUE, shown(want.path, have), shown(want.path, want.value))
             op = replace(op, have=Sysctl(want.path, have), changes=(value,))
         condition = self._read_back(op, want, path, goal, owned)
@@ -110,6 +110,10 @@ class Applier:
         """What a key has now, None if that can't be read."""
         raw = self._reader.look(path)
         return None if isinstance(raw, int) else text_of(raw)
+
+    def _has(self, path: Path, value: str) -> bool:
+        have = self.value(path)
+        return have is not None and same(have, value)
 
     def _values(self, paths: Iterable[Path]) -> dict[Path, str]:
         found: dict[Path, str] = {}

@@ -109,7 +109,8 @@ kernel/watchdog.c, net/core/neighbour.c (neigh_proc_update)."""
 
 TABLE = MEASURED + HOST_WIDE
 
-_FINER = ("base_reachable_time", "retrans_time", "unres_qlen", "gc_min_interval")
+FINER = ("base_reachable_time", "retrans_time", "unres_qlen", "gc_min_interval")
+"""Keys of which there is a finer form, in a smaller unit."""
 
 
 def _by_source() -> dict[tuple[int, str, str], tuple[Cascade, ...]]:
@@ -221,7 +222,7 @@ def rank(path: Path, value: str) -> int:
     """
     if any(row.how in (How.SAME, How.OPPOSITE) for row, _ in rows_of(path)):
         return 0
-    finer = path[-1] in _FINER
+    finer = path[-1] in FINER
     match place_of(path):
         case "all":
             return 1
@@ -252,7 +253,7 @@ def giver(path: Path) -> tuple[Path, bool] | None:
     The flag tells that this holds only for a first value of 0: it can't be written, but it comes about when
     the other one of the pair is set.
     """
-    if path[-1] in _FINER:
+    if path[-1] in FINER:
         other = partner(path)
         return None if other is None else (other, False)
     for row, target in rows_of(path):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from linxd.ownership import Action, Origin, Seen, decide
 from linxd.patch import Change, Claim, Condition, Entry, Key, Op, Patch, State, Verb
 from linxd.sources.sysctl import reasons
-from linxd.sources.sysctl.cascades import concerned, giver, is_twin, partner, rank, write
+from linxd.sources.sysctl.cascades import FINER, concerned, giver, is_twin, partner, rank, write
 from linxd.sources.sysctl.expand import Want, Wanted
 from linxd.sources.sysctl.model import Path, Sysctl, dotted, interface_of, key_of, path_of
 from linxd.sources.sysctl.observed import Observed, follow
@@ -50,7 +50,6 @@ class _Differ:
     def __init__(self, observed: Observed, wanted: Wanted, entries: Mapping[Key, Entry]) -> None:
         self.observed = observed
         self.wanted = wanted
-        self.inherited: dict[Path, dict[str, str]] = {}
         self.targets: list[_Target] = []
         self.ops: list[Op] = []
         self.conditions: list[Condition] = []
@@ -96,9 +95,14 @@ class _Differ:
             claim=entry.claim,
             declared=False,
         )
-        if decision.action is not Action.GIVE_BACK or value is None or self._handed_on(path, entry):
+        if decision.action is not Action.GIVE_BACK or value is None:
             self.adopt.append((key, None))
             return
+        if self._handed_on(path):
+            kept = entry.facts.get(RELEASE) == "keep" or VALUE not in entry.original
+            if kept or self._told_by_other(path):
+                self.adopt.append((key, None))
+            return  # else it stays known here, until the other form is not declared either
         first = entry.original.get(VALUE, entry.facts.get(FIRST))
         soft = VALUE not in entry.original
         if entry.facts.get(RELEASE) == "keep" or first is None or (soft and not same(value, str(first))):
@@ -107,16 +111,10 @@ class _Differ:
         first = str(first)
         self.targets.append(_Target(path, key, first, rank(path, first), entry, None, soft=soft))
 
-    def _handed_on(self, path: Path, entry: Entry) -> bool:
+    def _handed_on(self, path: Path) -> bool:
         """Whether the same thing is declared in its other form now: then that goes on from here."""
         other = partner(path)
-        if other is None or other not in self.wanted.of or self._refused(other):
-            return False
-        first = entry.original.get(VALUE, entry.facts.get(FIRST))
-        if first is not None:
-            values = self.inherited.setdefault(other, {})
-            values[VALUE if is_twin(path) else dotted(path)] = str(first)
-        return True
+        return other is not None and other in self.wanted.of and not self._refused(other)
 
     def _declared(self, path: Path, want: Want) -> None:
         reason = self._refused(path)
@@ -171,7 +169,7 @@ class _Differ:
             have = now[target.path]
             if target.want is not None:
                 op = self._set(target, target.want, have)
-            elif same(have, target.value):
+            elif same(have, target.value) and not self._inexact(target, now):
                 done[target.path] = target
                 continue
             else:
@@ -202,7 +200,9 @@ class _Differ:
         assert decision.claim is not None
         changes = (Change(VALUE, shown(path, have), shown(path, want.value)),)
         if decision.action is Action.NOTHING:
-            after = self._entry(target, want, decision.claim, written=False)
+            # A write before this one, of this patch, may be what makes it so: then it is our change.
+            ours = not same(self.observed.values[path], have)
+            after = self._entry(target, want, decision.claim, written=ours)
             if entry is None or entry != after:
                 self.adopt.append((target.key, after))
             if not equal:
@@ -218,25 +218,37 @@ class _Differ:
     def _give_back(self, target: _Target, have: str) -> Op:
         path, entry = target.path, target.entry
         assert entry is not None
-        changes = (Change(VALUE, shown(path, have), shown(path, target.value)),)
-        through = giver(path)
-        via = None
-        if through is not None and (not through[1] or same(target.value, "0")):
-            value = entry.original.get(dotted(through[0]))
-            if value is not None:
-                via = (through[0], value)
-        return Op(Verb.UPDATE, Sysctl(path, target.value, via), Sysctl(path, have), changes)
+        via = self._via(target)
+        change = Change(VALUE, shown(path, have), shown(path, target.value))
+        if via is not None and same(have, target.value):
+            now = self.observed.values.get(via[0], "")
+            change = Change(dotted(via[0]), shown(via[0], now), shown(*via))
+        return Op(Verb.UPDATE, Sysctl(path, target.value, via), Sysctl(path, have), (change,))
+
+    def _via(self, target: _Target) -> tuple[Path, str] | None:
+        """The key through which a first value is to be given back, and what to write there."""
+        through = giver(target.path)
+        if through is None or target.entry is None or (through[1] and not same(target.value, "0")):
+            return None
+        value = target.entry.original.get(dotted(through[0]))
+        return None if value is None else (through[0], value)
+
+    def _inexact(self, target: _Target, now: Mapping[Path, str]) -> bool:
+        """Whether the finer of two forms does not have its first value yet, though this one has."""
+        via = self._via(target)
+        if via is None or target.path[-1] not in FINER:
+            return False
+        return via[0] in now and not same(now[via[0]], via[1]) and key_of(via[0]) not in self.entries
 
     def _entry(self, target: _Target, want: Want, claim: Claim, *, written: bool) -> Entry:
         """What the ledger is to hold: the value found first, as `FIRST` until something is written."""
         path, entry, values = target.path, target.entry, self.observed.values
-        inherited = self.inherited.get(path, {})
         original = dict(entry.original) if entry is not None else {}
         facts = dict(entry.facts) if entry is not None else {}
         first = facts.get(FIRST)
         if entry is None and path not in self.observed.unset:
-            first = inherited.get(VALUE, values[path])
-            if first != values[path]:
+            found, first = self._found(path)
+            if found:
                 written = True  # it was us who changed it, in its other form
         name = interface_of(path)
         if name is not None and name in self.observed.indices:
@@ -253,12 +265,35 @@ class _Differ:
             original[VALUE] = str(first)
             through = giver(path)
             if through is not None:
-                other = inherited.get(dotted(through[0]), values.get(through[0]))
+                known = self.entries.get(key_of(through[0]))
+                other = None if known is None else known.original.get(VALUE)
+                other = values.get(through[0]) if other is None else other
                 if other is not None:
                     original[dotted(through[0])] = other
         if entry is None:
             return Entry(claim, original=original, facts=facts)
         return replace(entry, claim=claim, original=original, facts=facts, sure=True)
+
+    def _told_by_other(self, path: Path) -> bool:
+        """Whether the key's other form can say exactly what this one had first."""
+        other = partner(path)
+        through = giver(path)
+        return is_twin(path) or (through is not None and through[0] == other)
+
+    def _found(self, path: Path) -> tuple[bool, str | None]:
+        """Whether we changed a key that is new to us, in its other form, and what it had before: None if
+        that is known of the other form alone, and comes back through it."""
+        value = self.observed.values[path]
+        other = partner(path)
+        entry = None if other is None else self.entries.get(key_of(other))
+        if entry is None:
+            return False, value
+        if is_twin(path):
+            first = str(entry.original.get(VALUE, entry.facts.get(FIRST, value)))
+            return first != value, first
+        if VALUE not in entry.original:
+            return False, value
+        return True, entry.original.get(dotted(path))
 
     def _forget(self, done: dict[Path, _Target]) -> None:
         """Undeclared keys that are as they were first need no entry any more, unless a write of this patch
