@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,8 @@ size=$(stat -c %s /tmp/out)
 {{ printf '%015d\\n' "$size"; cat /tmp/out; }} | dd of=/dev/vdc bs=64k conv=fsync 2>/dev/null
 sync; echo o > /proc/sysrq-trigger; sleep 10
 """
-BOOT_SECONDS = 180
+TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "mmdebstrap": "mmdebstrap", "mkfs.ext4": "e2fsprogs"}
+"""What is run here, and the Debian package that has it."""
 
 
 def run(*command: str, seconds: float = 600) -> None:
@@ -81,7 +83,12 @@ def base() -> Path:
         shutil.copy(next((tree / "boot").glob("vmlinuz-*")), out / "kernel")
         shutil.copy(next((tree / "boot").glob("initrd.img-*")), out / "initrd")
         run("mkfs.ext4", "-q", "-F", "-d", str(tree), "-L", "root", str(out / "disk"), "3G")
-        out.rename(made)
+        try:
+            out.rename(made)
+        except OSError:
+            # Somebody else made it meanwhile; theirs is as good.
+            if not (made / "disk").exists():
+                raise
     return made
 
 
@@ -105,27 +112,29 @@ def boot(arguments: list[str], seconds: float) -> tuple[int, str]:
     """Run pytest in the machine. Returns its exit status and what it said."""
     machine = base()
     with tempfile.TemporaryDirectory() as work:
-        disk, project, outcome = Path(work, "disk"), Path(work, "project"), Path(work, "outcome")
-        run("cp", "--sparse=always", str(machine / "disk"), str(disk))
+        project, outcome = Path(work, "project"), Path(work, "outcome")
         project_disk(project, arguments)
         with outcome.open("wb") as file:
             file.truncate(16 << 20)
         console = Path(work, "console")
         command = [
+            # It ends with us, however we end.
+            "setpriv", "--pdeathsig", "KILL",
             "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1536",
             "-nic", "none", "-display", "none", "-no-reboot", "-serial", f"file:{console}",
             "-kernel", str(machine / "kernel"), "-initrd", str(machine / "initrd"),
             "-append", "console=ttyS0 root=/dev/vda rw quiet panic=-1 init=/sbin/linxd-test-init",
         ]  # fmt: skip
-        for path in (disk, project, outcome):
-            command += ["-drive", f"file={path},format=raw,if=virtio"]
+        # What the machine writes to its own disk goes to a file without a name.
+        for path, kept in ((machine / "disk", "on"), (project, "off"), (outcome, "off")):
+            command += ["-drive", f"file={path},format=raw,if=virtio,snapshot={kept}"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as machine_process:
             try:
                 _, words = machine_process.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
-                machine_process.kill()
-                machine_process.wait()
                 return 1, f"not done within {seconds:.0f} s; the console's end:\n{_end(console)}"
+            finally:
+                machine_process.kill()
         data = outcome.read_bytes()
         try:
             size = int(data[:15])
@@ -142,17 +151,21 @@ def _end(console: Path) -> str:
 
 
 def main() -> None:
-    """Run, print, and end as pytest did."""
+    """Run, print, and end as pytest did (5: no tests were collected)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1200, help="give up after so long (default 1200)")
+    parser.add_argument("--seconds", type=float, default=900, help="give up after so long (default 900)")
     parser.add_argument("arguments", nargs="*", help="for pytest (default: -m kinds tests)")
     options = parser.parse_args()
     arguments = options.arguments or ["-m", "kinds", "tests"]
+    missing = " ".join(package for tool, package in TOOLS.items() if shutil.which(tool) is None)
+    if missing:
+        sys.exit(f"vm: not run: what is needed is not there; apt-get install {missing}")
+    # Ended by timeout(1) or by hand: the machine and its files go, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     began = time.monotonic()
-    status, text = boot(arguments, options.seconds + BOOT_SECONDS)
+    status, text = boot(arguments, options.seconds)
     print("\n".join(f"vm: {line}" for line in text.splitlines()))
     print(f"vm: Debian's kernel, {time.monotonic() - began:.0f} s")
-    # 5 is "no tests were collected".
     sys.exit(status)
 
 

@@ -27,7 +27,7 @@ from linxd.sources.rtnl.forms import Bit, Choice, Integer, Mac, Present, Switch
 from linxd.sources.rtnl.info import decode_info, decode_port, encode_info, encode_port
 from linxd.sources.rtnl.links import info_kind
 
-from ..rtnl.harness import World, batch
+from ..rtnl.harness import World, batch, ip
 from .test_kernel_has_kinds import WORDS
 
 V4 = {"local": "192.0.2.1", "remote": "192.0.2.2"}
@@ -312,8 +312,10 @@ def run(
     drift: Callable[[Outside], None] | None,
     *,
     in_place: bool,
+    without: dict[str, Any] | None,
 ) -> None:
-    """Make it, declare another value, have it changed from outside, and leave it."""
+    """Make it, declare another value, have it changed from outside, and leave it. ``without``: the content
+    that no longer says anything of it."""
 
     async def story() -> None:
         world = World(netns, directory)
@@ -334,6 +336,9 @@ def run(
                 world.desired = declare(netns, text).rtnl
                 await settle()
                 assert read(outside) == value
+                # Made anew or not, what was on it is there.
+                if "addresses" in text["link"]["x0"]:
+                    assert "10.9.0.1/24" in ip(netns, "-4 -o address show dev x0")
                 if number and in_place:
                     assert outside.link().ifindex == index
                 index = outside.link().ifindex
@@ -343,11 +348,28 @@ def run(
                     drift(outside)
                     await world.until(lambda: read(outside) == wanted[-1], what="healed on the event")
                 await world.quiet()
+            if without is not None:
+                world.desired = declare(netns, without).rtnl
+                since = len(world.sent)
+                await settle()
+                assert world.writes(since) == []
+                assert outside.link().ifindex == index
+                assert read(outside) == wanted[-1]
         finally:
             outside.close()
             world.close()
 
     asyncio.run(story())
+
+
+def silent(text: dict[str, Any], name: str, *, link: str = "x0", table: str = "") -> dict[str, Any]:
+    """The same content without that option."""
+    links = {each: dict(said) for each, said in text["link"].items()}
+    if table:
+        links[link][table] = {key: value for key, value in links[link][table].items() if key != name}
+    else:
+        del links[link][name]
+    return {"link": links}
 
 
 @pytest.mark.kinds
@@ -371,14 +393,16 @@ def test_an_option_of_a_kind(
         def drift(outside: Outside) -> None:
             outside.set_option(kind, name, normal[0])
 
+    texts = [declared(kind, name, value, how) for value in values]
     run(
         netns,
         tmp_path,
-        [declared(kind, name, value, how) for value in values],
+        texts,
         lambda outside: outside.option(kind, name),
         normal,
         drift,
         in_place=attribute.changeable,
+        without=None if name in kind.required else silent(texts[-1], name),
     )
 
 
@@ -393,14 +417,16 @@ def test_an_option_of_a_port(
     name, form = attribute.name, attribute.form
     values = values_of(attribute, how)
     normal = [form.parse(value) for value in values]
+    texts = [declared(kind, name, value, how, port=True) for value in values]
     run(
         netns,
         tmp_path,
-        [declared(kind, name, value, how, port=True) for value in values],
+        texts,
         lambda outside: outside.port_option(kind, name),
         normal,
         lambda outside: outside.set_port_option(kind, name, normal[0]),
         in_place=True,
+        without=silent(texts[-1], name, link="s0", table="port"),
     )
 
 
@@ -459,4 +485,57 @@ def test_what_every_link_has(
         normal,
         drift if attribute.changeable else None,
         in_place=attribute.changeable,
+        without=silent(texts[-1], name),
     )
+
+
+REFUSED: tuple[tuple[str, Mapping[str, Any], int, str], ...] = (
+    ("veth", {"mtu": 70000}, errno.EINVAL, ""),
+    ("veth", {"mac": "01:00:00:00:00:01"}, errno.EADDRNOTAVAIL, ""),
+    ("bridge", {"forward_delay": 100, "stp_state": True}, errno.ERANGE, ""),
+    ("bridge", {"group_address": "02:00:00:00:00:01"}, errno.EINVAL, ""),
+    ("vxlan", {"group": "239.0.0.1"}, errno.EINVAL, "required for multicast"),
+    ("vxlan", {"remote": "2001:db8::1", "local": "192.0.2.1"}, errno.EINVAL, "from the same family"),
+    ("macvlan", {"mode": "bridge", "nopromisc": True, "mtu": 9000}, errno.EINVAL, ""),
+    ("vlan", {"mtu": 9000}, errno.ERANGE, ""),
+    ("bond", {"updelay": 100, "mode": "802.3ad", "arp_interval": 100}, errno.EINVAL, ""),
+)
+
+
+@pytest.mark.kinds
+@pytest.mark.parametrize(("kind", "options", "number", "words"), REFUSED)
+def test_a_value_that_the_kernel_refuses(
+    kind: str,
+    options: Mapping[str, Any],
+    number: int,
+    words: str,
+    netns: str,
+    tmp_path: Path,
+    has_kind: Callable[..., None],
+) -> None:
+    """It fails with the kernel's number and words; everything beside it is done."""
+    has_kind(kind, *WORDS.get(kind, ()), parent=bool(KINDS[kind].needs_parent))
+    prepared(netns)
+    link = {"kind": kind, **BASE.get(kind, {}), **options}
+    if KINDS[kind].needs_parent:
+        link["parent"] = "p0"
+    text = {"link": {"x0": link, "s0": {"addresses": ["10.8.0.1/24"], "mtu": 1400}}}
+
+    async def story() -> None:
+        world = World(netns, tmp_path)
+        try:
+            world.desired = declare(netns, text).rtnl
+            report = await world.go()
+            said = [c for c in report.conditions if c.state is not State.DONE]
+            failed, *others = sorted(said, key=lambda condition: condition.name)
+            # The other end of a pair that is not there waits for it.
+            assert [c.name for c in others] == (["link x1"] if kind == "veth" else []), said
+            assert (failed.key, failed.state) == (("link", "x0"), State.FAILED)
+            assert failed.errno == number, failed
+            assert words in failed.text.lower(), failed
+            assert "mtu 1400" in ip(netns, "link show s0")
+            assert "10.8.0.1/24" in ip(netns, "-4 -o address show dev s0")
+        finally:
+            world.close()
+
+    asyncio.run(story())
