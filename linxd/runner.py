@@ -129,6 +129,7 @@ class Runner(Generic[D, O]):
         began = time.monotonic()
         async with self._running(work):
             report = await self._source.reconcile(work)
+            await self._breathe()
             report = _completed(report, {**(culprits or {}), **_culprits(hints)}, hints, began)
             await self._enter(report, work, held)
         if nested:

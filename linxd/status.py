@@ -15,6 +15,9 @@ from types import MappingProxyType
 
 from linxd.patch import Condition, Key, Report, State, Trigger
 
+MANY = 5000
+"""Conditions from which on it counts how long each of them takes."""
+
 
 class LoopState(enum.StrEnum):
     """See SPEC's table: what a loop is, as far as its last pass told."""
@@ -87,22 +90,34 @@ class Conditions:
 
     def replace(self, conditions: Collection[Condition], *, looked: Collection[Key] | None) -> None:
         """Take over what a pass says of ``looked``, None being everything."""
-        now = time.time_ns() // 1000
+        since, now = self._since, time.time_ns() // 1000
+        if len(conditions) > MANY:
+            # Nobody looks at them one by one, and it takes long.
+            since.clear()
+            self._replace(conditions, looked=looked)
+            return
         for condition in conditions:
-            if self._since.get(condition.key, (None, 0))[0] is not condition.state:
-                self._since[condition.key] = (condition.state, now)
+            if since.get(condition.key, (None, 0))[0] is not condition.state:
+                since[condition.key] = (condition.state, now)
         self._replace(conditions, looked=looked)
-        for key in [*self._since] if looked is None else looked:
-            if key not in self._of:
-                self._since.pop(key, None)
+        if since:
+            for key in [*since] if looked is None or len(looked) > len(since) else looked:
+                if key not in self._of:
+                    since.pop(key, None)
 
     def _replace(self, conditions: Collection[Condition], *, looked: Collection[Key] | None) -> None:
         if looked is None:
             self._of = {condition.key: condition for condition in conditions}
             self._counts = Counter(condition.state for condition in self._of.values())
             return
-        for key in looked:
-            self._take(key)
+        if self._of:
+            gone = self._of.keys() & looked if len(looked) > MANY else looked
+            for key in gone:
+                self._take(key)
+        if len(conditions) > MANY:
+            self._of.update((condition.key, condition) for condition in conditions)
+            self._counts = Counter(condition.state for condition in self._of.values())
+            return
         for condition in conditions:
             self._take(condition.key)
             self._of[condition.key] = condition

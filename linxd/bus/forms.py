@@ -10,11 +10,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from linxd.bus.connection import Variant
-from linxd.log import clean, main_culprit
+from linxd.log import clean
 from linxd.patch import Condition, Culprit, Key, Op, Patch, Report, State
 
 MOST = 100
@@ -99,8 +100,9 @@ def culprit_form(culprit: Culprit | None) -> dict[str, Variant]:
 
 
 def culprit_of(report: Report) -> dict[str, Variant]:
-    """The one who caused most of what a report is about."""
-    return culprit_form(main_culprit(report))
+    """The one who caused most of what a report is about, as far as its first thousand objects tell."""
+    counts = Counter(itertools.islice(report.culprits.values(), 1000))
+    return culprit_form(max(counts, key=lambda one: counts[one]) if counts else None)
 
 
 def listed(

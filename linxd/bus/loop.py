@@ -6,17 +6,17 @@ It changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from linxd.bus.forms import MOST, culprit_of, public_name, public_text, told
 from linxd.bus.interface import Interface, Property
 from linxd.log import clean
 from linxd.part import Part
-from linxd.patch import Key, Report, State, Trigger
+from linxd.patch import Key, Op, Report, State, Trigger
 
 _NEW = (Trigger.START, Trigger.CONFIG)
-REMEMBERED = 10_000
+REMEMBERED = 2000
 """Objects of which it is known that their drift, or their failure, has been told."""
 
 
@@ -51,6 +51,7 @@ class LoopInterface(Interface):
         self._part = part
         self._watch = watch
         self._drifting: set[Key] = set()
+        self._many = 0
         self._failed: dict[Key, tuple[int, str]] = {}
 
     def values(self) -> Mapping[str, Any]:
@@ -77,12 +78,9 @@ class LoopInterface(Interface):
     def reported(self, report: Report) -> None:
         """A pass has ended: tell what it found and did."""
         source = self._part.name
-        if report.trigger not in _NEW:
-            # Held back, an object is found drifted pass after pass; it is told once.
-            fresh = [op for op in report.drifted if op.key not in self._drifting]
-            if fresh:
-                self.signal("Drifted", told(source, fresh), len(fresh), culprit_of(report))
-        self._remember(report)
+        fresh = self._fresh(report)
+        if fresh and report.trigger not in _NEW:
+            self.signal("Drifted", told(source, fresh), len(fresh), culprit_of(report))
         if report.applied:
             self.signal(
                 "Patched",
@@ -94,16 +92,24 @@ class LoopInterface(Interface):
             )
         self._failures(report)
 
-    def _remember(self, report: Report) -> None:
-        drifted = {op.key for op in report.drifted}
+    def _fresh(self, report: Report) -> Sequence[Op]:
+        """The drifts that have not been told. Held back, an object is found drifted pass after pass; so
+        many that it would take long to see which are the same count as a whole."""
+        if len(report.drifted) > REMEMBERED:
+            same = self._many == len(report.drifted) and not report.applied
+            self._many = len(report.drifted)
+            self._drifting.clear()
+            return () if same else report.drifted
+        self._many = 0
+        fresh = [op for op in report.drifted if op.key not in self._drifting]
         if report.complete:
             self._drifting.clear()
-        else:
+        elif self._drifting:
             self._drifting -= report.looked
-        self._drifting |= drifted
-        self._drifting.difference_update(op.key for op in report.applied)
-        if len(self._drifting) > REMEMBERED:
-            self._drifting.clear()
+        if len(report.applied) <= REMEMBERED:
+            self._drifting.update(op.key for op in report.drifted)
+            self._drifting.difference_update(op.key for op in report.applied)
+        return fresh
 
     def _failures(self, report: Report) -> None:
         failed = {one.key: one for one in report.conditions if one.state is State.FAILED}
@@ -113,9 +119,9 @@ class LoopInterface(Interface):
             self.signal("ObjectFailed", name, one.errno, public_text(self._part.name, one))
         if report.complete:
             self._failed.clear()
-        else:
-            for key in report.looked:
-                self._failed.pop(key, None)
+        elif self._failed:
+            for key in self._failed.keys() & report.looked:
+                del self._failed[key]
         if len(self._failed) + len(failed) <= REMEMBERED:
             self._failed.update((key, (one.errno, one.text)) for key, one in failed.items())
 

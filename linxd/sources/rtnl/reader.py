@@ -33,6 +33,8 @@ CROWD = 1000
 
 MANY = 5000
 """Keys from which on working out which ones matter takes milliseconds."""
+BREATH = 1000
+"""Objects after which the event loop has its turn."""
 ATTEMPTS = 8
 """Tries at a dump that changes while it is read."""
 NOT_HERE = frozenset({errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENODEV, errno.ENOENT})
@@ -300,7 +302,10 @@ class Reader:
 
         met: set[Key] = set()
         here: dict[Key, list[tuple[RouteMsg, bytes]]] = {}
-        for msg, raw in await self._collect(wire.RTM_GETROUTE, rt.query_routes(**filters), decode, work):
+        dumped = await self._collect(wire.RTM_GETROUTE, rt.query_routes(**filters), decode, work)
+        for number, (msg, raw) in enumerate(dumped, 1):
+            if not number % BREATH:
+                await asyncio.sleep(0)
             if not msg.flags & RTM_F_CLONED and msg.table not in but:
                 here.setdefault(routes.key_of(msg), []).append((msg, raw))
         if keys is None and not observed.steady.isdisjoint(here):
@@ -309,7 +314,9 @@ class Reader:
                 observed.steady.discard(key)
                 self._steady = {raw: other for raw, other in self._steady.items() if other != key}
             return await self._route_dump(observed, work, keys, but=but, **filters)
-        for key, several in here.items():
+        for number, (key, several) in enumerate(here.items(), 1):
+            if not number % BREATH:
+                await asyncio.sleep(0)
             if key in observed.steady:
                 continue
             msg, raw = several[0]

@@ -49,10 +49,11 @@ class Run:
     def judged(self, plan: Plan, standing: set[Key]) -> None:
         """Take over what a diff said. Of objects that are as declared only those count that something was
         said of before (``standing``)."""
-        for key in plan.equal:
-            if key in standing or key in self.conditions:
-                self.looked.add(key)
-                self.conditions.pop(key, None)
+        if standing or self.conditions:
+            for key in plan.equal:
+                if key in standing or key in self.conditions:
+                    self.looked.add(key)
+                    self.conditions.pop(key, None)
         for condition in plan.conditions:
             self.looked.add(condition.key)
             self.conditions[condition.key] = condition

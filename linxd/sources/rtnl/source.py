@@ -26,7 +26,7 @@ from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, look_at, l
 from linxd.sources.rtnl.model import Desired
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
-from linxd.sources.rtnl.reader import Observed, Reader
+from linxd.sources.rtnl.reader import BREATH, Observed, Reader
 from linxd.sources.rtnl.run import Run
 from linxd.sources.rtnl.table import LinkTable
 
@@ -84,7 +84,7 @@ class RtnlSource(Source[Desired, Observed]):
 
     async def observe(self, work: Pass[Desired]) -> Observed:
         """Read all kinds, as far as declared and owned objects and the policy on foreign ones need it."""
-        self._declare(work)
+        await self._declare(work)
         return await self._observe(work, EVERYTHING)
 
     def diff(self, observed: Observed, desired: Desired, owned: Owned) -> Patch:
@@ -95,7 +95,7 @@ class RtnlSource(Source[Desired, Observed]):
     async def reconcile(self, work: Pass[Desired]) -> Report:
         """One pass. See `linxd.source.Source.reconcile`."""
         started = time.monotonic()
-        self._declare(work)
+        await self._declare(work)
         run = Run(work)
         keyed = bool(work.hints) and all(hint.key is not None for hint in work.hints) and self._looked_once
         if keyed:
@@ -108,6 +108,8 @@ class RtnlSource(Source[Desired, Observed]):
         total += len(desired.rules) + len(desired.neighbours)
         report = run.report(complete=not keyed, usec=int((time.monotonic() - started) * 1e6), total=total)
         kept = run.looked if keyed else self._standing
+        if len(report.conditions) > LARGE:
+            await asyncio.sleep(0)
         self.pending = (self.pending - kept) | {c.key for c in report.conditions if c.state is State.PENDING}
         self._standing = (self._standing - kept) | {condition.key for condition in report.conditions}
         return report
@@ -133,10 +135,13 @@ class RtnlSource(Source[Desired, Observed]):
 
     # -- passes ---------------------------------------------------------------------------------------------
 
-    def _declare(self, work: Pass[Desired]) -> None:
+    async def _declare(self, work: Pass[Desired]) -> None:
         self.owned = work.owned
         if work.desired is not self.index.desired:
-            self.index = Index(work.desired)
+            if len(work.desired.routes) < LARGE:
+                self.index = Index(work.desired)
+            else:
+                self.index = await asyncio.to_thread(Index, work.desired)
             self._proven.clear()
             self._reader.forget()
             if self._host is not None:
@@ -196,7 +201,8 @@ class RtnlSource(Source[Desired, Observed]):
             observed = await self._observe(run.work, look)
             if look.whole and run.work.owned.in_doubt():
                 settle_unsure(run.work.owned, _bears_out(observed))
-            if observed.size < LARGE:
+            absent = len(self.index.desired.routes) - len(observed.steady) if look.routes else 0
+            if max(observed.size, absent) < LARGE:
                 plan = self._plan(observed, run.work)
             else:
                 plan = await asyncio.to_thread(self._plan, observed, run.work)
@@ -211,10 +217,15 @@ class RtnlSource(Source[Desired, Observed]):
         """Apply what may be applied; returns where to look again because of it."""
         work = run.work
         self._proven.update(plan.equal)
-        self._reader.remember(observed, plan.steady)
+        if len(observed.raw) < LARGE:
+            self._reader.remember(observed, plan.steady)
+        else:
+            await asyncio.to_thread(self._reader.remember, observed, plan.steady)
         run.judged(plan, self._standing)
         todo: list[Op] = []
-        for op in plan.ops:
+        for number, op in enumerate(plan.ops, 1):
+            if not number % BREATH:
+                await asyncio.sleep(0)
             if run.gave_up(op):
                 continue
             if run.is_churn(op, self._proven):
@@ -236,9 +247,11 @@ class RtnlSource(Source[Desired, Observed]):
             return NOTHING
         after = NOTHING
         looks: set[Look] = set()
-        for outcome in await self._applier.apply(
-            order(todo), self._planner.view(observed.links, self.index), work
-        ):
+        ordered = order(todo) if len(todo) < LARGE else await asyncio.to_thread(order, todo)
+        outcomes = await self._applier.apply(ordered, self._planner.view(observed.links, self.index), work)
+        for number, outcome in enumerate(outcomes, 1):
+            if not number % BREATH:
+                await asyncio.sleep(0)
             if outcome.condition is not None:
                 if outcome.condition.errno == errno.EEXIST and run.first_clash(outcome.op):
                     looks.add(look_into(outcome.op.key))
