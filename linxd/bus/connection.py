@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The bus, with our names on it, for as long as the process lives: there, gone, and there again.
 
-The one place that knows the D-Bus library, of which only the form of messages is used. What is asked of us,
-and what there is to say, is not known here.
+What is asked of us, and what there is to say, is not known here.
 """
 
 from __future__ import annotations
@@ -18,11 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dbus_next._private.unmarshaller import Unmarshaller
-from dbus_next.constants import MessageFlag, MessageType
-from dbus_next.message import Message
-from dbus_next.signature import SignatureTree, Variant
-
+from linxd.bus.library import Message, MessageFlag, MessageType, SignatureTree, Unmarshaller, Variant
 from linxd.bus.wire import LONGEST_CALL, LONGEST_SIGNAL, Frame, Wire, connected
 
 __all__ = ["BusError", "Call", "Connection", "Heard", "Unreachable", "Variant", "system_bus"]

@@ -12,7 +12,6 @@ import inspect
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 from linxd.bus import names
 from linxd.bus.connection import BUS, BUS_PATH, BusError, Call, Connection, Heard, Unreachable, Variant
@@ -326,7 +325,7 @@ class Objects:
         nodes = {
             other.removeprefix(below).partition("/")[0] for other in self._objects if other.startswith(below)
         }
-        text += "".join(f"<node name={quoteattr(node)}/>\n" for node in sorted(nodes))
+        text += "".join(f'<node name="{node}"/>\n' for node in sorted(nodes))
         return f"{_DOCTYPE}<node>\n{text}</node>\n"
 
 
