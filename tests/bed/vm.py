@@ -29,7 +29,7 @@ PACKAGES = (
 )  # fmt: skip
 MODULES = (
     "bonding bridge dummy veth 8021q macvlan macvtap ipvlan vxlan vrf ifb ipip sit ip6_tunnel ip_gre "
-    "ip6_gre wireguard nf_tables"
+    "ip6_gre wireguard nf_tables br_netfilter"
 )
 INIT = f"""#!/bin/sh
 # The first and only process of the test machine.
@@ -70,6 +70,8 @@ def base() -> Path:
         tree = Path(work, "tree")
         os.chmod(work, 0o755)
         run(
+            # What it mounts in the tree, and what it started, goes when it does.
+            "unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child",
             "mmdebstrap", "--variant=apt", f"--include={','.join(PACKAGES)}",
             "--aptopt=Acquire::Languages none", "--dpkgopt=path-exclude=/usr/share/doc/*",
             "--dpkgopt=path-exclude=/usr/share/man/*", SUITE, str(tree),

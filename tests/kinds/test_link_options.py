@@ -85,9 +85,9 @@ HOW: Mapping[tuple[str, str], How] = {
     ("bridge", "mcast_startup_query_interval"): How((2000, 3000)),
     ("bridge", "vlan_default_pvid"): How((1, 7)),
     ("vlan", "id"): How((5, 6)),
-    ("vlan", "ingress-qos-map"): How(why_not="entries can be changed and not taken away"),
-    ("vlan", "egress-qos-map"): How(why_not="entries can be changed and not taken away"),
-    ("vlan", "bridge_binding"): How(why_not="needs a bridge as the parent"),
+    ("vlan", "ingress-qos-map"): How((["1:2", "3:4"], ["1:3", "5:6"])),
+    ("vlan", "egress-qos-map"): How((["1:2", "3:4"], ["1:3", "5:6"])),
+    ("vlan", "bridge_binding"): How((False, True), {"parent": "b0"}),
     ("macvlan", "mode"): How(("bridge", "vepa")),
     ("macvtap", "mode"): How(("bridge", "vepa")),
     ("macvlan", "nopromisc"): How((False, True), {"mode": "passthru"}),
@@ -222,8 +222,9 @@ def prepared(netns: str) -> None:
         "link add p0 type veth peer name p1",
         "link add s0 type veth peer name t0",
         "link add s1 type veth peer name t1",
+        "link add b0 type bridge",
         # The kernel tells nothing of options of a link that is down.
-        *(f"link set {name} up" for name in ("p0", "p1", "s0", "s1", "t0", "t1")),
+        *(f"link set {name} up" for name in ("p0", "p1", "s0", "s1", "t0", "t1", "b0")),
     )
 
 
@@ -234,7 +235,7 @@ def declared(kind: Kind, name: str, value: Any, how: How, *, port: bool = False)
     for key in how.without:
         link.pop(key, None)
     if kind.needs_parent or how.parent:
-        link["parent"] = "p0"
+        link.setdefault("parent", "p0")
     if not port:
         link[name] = value
     links: dict[str, Any] = {"x0": link}
@@ -497,8 +498,13 @@ REFUSED: tuple[tuple[str, Mapping[str, Any], int, str], ...] = (
     ("vxlan", {"group": "239.0.0.1"}, errno.EINVAL, "required for multicast"),
     ("vxlan", {"remote": "2001:db8::1", "local": "192.0.2.1"}, errno.EINVAL, "from the same family"),
     ("macvlan", {"mode": "bridge", "nopromisc": True, "mtu": 9000}, errno.EINVAL, ""),
-    ("vlan", {"mtu": 9000}, errno.ERANGE, ""),
-    ("bond", {"updelay": 100, "mode": "802.3ad", "arp_interval": 100}, errno.EINVAL, ""),
+    ("vlan", {"mtu": 9000}, errno.EINVAL, ""),
+    (
+        "bond",
+        {"updelay": 100, "mode": "802.3ad", "arp_interval": 100},
+        errno.EACCES,
+        "not supported in mode",
+    ),
 )
 
 

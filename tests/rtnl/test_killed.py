@@ -63,7 +63,7 @@ SHOWN = (
     "-o link show",
     "-4 -o address show",
     "-6 -o address show scope global",
-    "route show table all",
+    "-4 route show table all",
     "rule show",
     "-6 route show table all proto 76",
     "neigh show nud permanent",

@@ -180,8 +180,8 @@ VLAN = _table(
     A("loose_binding", 2, Bit(bit=0x4, masked=True), "do not follow the parent's state"),
     A("mvrp", 2, Bit(bit=0x8, masked=True), "register by MVRP"),
     A("bridge_binding", 2, Bit(bit=0x10, masked=True), "follow the bridge ports with this VLAN"),
-    A("ingress-qos-map", 4, QosMap(), "VLAN priorities to packet priorities"),
-    A("egress-qos-map", 3, QosMap(), "packet priorities to VLAN priorities"),
+    A("ingress-qos-map", 4, QosMap(low=7), "VLAN priorities to packet priorities"),
+    A("egress-qos-map", 3, QosMap(high=7), "packet priorities to VLAN priorities"),
 )
 MACVLAN = _table(
     A(

@@ -369,7 +369,12 @@ class Ports(Form):
 
 @dataclass(frozen=True, slots=True)
 class QosMap(Form):
-    """VLAN priorities to packet priorities or back, as "FROM:TO" entries in ascending order."""
+    """VLAN priorities to packet priorities or back, as "FROM:TO" entries in ascending order. An entry to 0
+    is none: the kernel does not tell of it (vlan_fill_info in net/8021q/vlan_netlink.c)."""
+
+    low: int = 0xFFFFFFFF
+    high: int = 0xFFFFFFFF
+    """The highest priorities that may be mapped, and be mapped to; the kernel cuts off what is above."""
 
     def parse(self, value: object) -> tuple[str, ...]:
         pairs: dict[int, int] = {}
@@ -377,8 +382,18 @@ class QosMap(Form):
             match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", item) if isinstance(item, str) else None
             if match is None:
                 raise ValueError('a list of "FROM:TO" such as ["1:2", "3:4"]')
-            pairs[int(match[1])] = int(match[2])
-        return tuple(f"{low}:{high}" for low, high in sorted(pairs.items()))
+            low, high = int(match[1]), int(match[2])
+            if low > self.low or high > self.high:
+                raise ValueError("VLAN priorities from 0 to 7")
+            pairs[low] = high
+        return tuple(f"{low}:{high}" for low, high in sorted(pairs.items()) if high)
+
+    def over(self, value: tuple[str, ...], observed: tuple[str, ...]) -> tuple[str, ...]:
+        """What makes ``observed`` to ``value``: an entry that is in a request is changed, every other one
+        stays, so that those to be gone are mapped to 0."""
+        kept = {item.partition(":")[0] for item in value}
+        gone = (item.partition(":")[0] for item in observed)
+        return (*value, *(f"{low}:0" for low in gone if low not in kept))
 
     def pack(self, value: Any, resolve: Resolve) -> bytes:
         pairs = (item.split(":") for item in value)

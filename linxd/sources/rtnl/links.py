@@ -8,7 +8,7 @@ set right in a few more; which attribute can be changed in place stands in the r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from linxd.netlink import rt, wire
 from linxd.netlink.rt import LinkMsg
@@ -16,7 +16,7 @@ from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op, Verb
 from linxd.sources.rtnl import hostside
 from linxd.sources.rtnl.attributes import COMMON, KINDS, link_options
-from linxd.sources.rtnl.forms import Choice
+from linxd.sources.rtnl.forms import Choice, QosMap
 from linxd.sources.rtnl.kind import (
     IFF_ALLMULTI,
     IFF_MULTICAST,
@@ -395,7 +395,11 @@ def _options(want: Link, msg: LinkMsg, names: set[str], context: Context) -> byt
     beside |= {name for name, attribute in attributes.items() if attribute.number in numbers}
     links = context.links
     values = decode_info(want.kind, msg.info_data, sorted(beside & attributes.keys()), links.name)
-    values.update({name: want.options[name] for name in (changed | beside) & want.options.keys()})
+    for name in (changed | beside) & want.options.keys():
+        form, value = attributes[name].form, want.options[name]
+        if isinstance(form, QosMap):
+            value = form.over(cast(tuple[str, ...], value), cast(tuple[str, ...], values.get(name, ())))
+        values[name] = value
     for name in ("remote", "group"):
         # Two names of one attribute of a vxlan: the declared one is meant.
         other = "group" if name == "remote" else "remote"
