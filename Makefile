@@ -12,7 +12,7 @@ BED := qemu-system-x86 mmdebstrap e2fsprogs
 PACKAGING := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
 MACHINES := systemd-container mmdebstrap lintian
 
-.PHONY: help demo check lint test vm machines system deb man completions bench setup setup-test venv clean
+.PHONY: help demo check lint test vm machines system deb man completions bench fuzz setup setup-test venv clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -67,6 +67,9 @@ completions: ## what shells complete, out of linxctl's parser
 
 bench: setup-test ## figures beside what a user would use instead
 	@/usr/bin/python3 bench/run.py
+
+fuzz: $(VENV) ## random drifts against a real daemon: make fuzz SEED=7 N=10000
+	@tools/fuzz $(if $(SEED),--seed $(SEED)) --drifts $(or $(N),2000)
 
 clean: ## remove what was made here
 	@rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
