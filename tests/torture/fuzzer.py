@@ -77,7 +77,8 @@ class Figures:
         first, last = (f"{value / 2**20:.1f}" for value in self.memory)
         return (
             f"{self.drifts} drifts in {self.rounds} rounds, {self.ops} ops healed them; "
-            f"{self.reloads} reloads, {self.kills} kills, {self.forgiven} rounds fought too hard to be healed at once, "
+            f"{self.reloads} reloads, {self.kills} kills, "
+            f"{self.forgiven} rounds fought too hard to be healed at once, "
             f"slowest round {self.slowest:.1f} s; memory {first} MB at the start, {last} MB at the end"
         )
 
