@@ -67,6 +67,7 @@ completions: ## what shells complete, out of linxctl's parser
 
 bench: setup-test ## figures beside what a user would use instead
 	@/usr/bin/python3 bench/run.py
+	@/usr/bin/python3 bench/answers.py
 
 fuzz: $(VENV) ## random drifts against a real daemon: make fuzz SEED=7 N=10000
 	@tools/fuzz $(if $(SEED),--seed $(SEED)) --drifts $(or $(N),2000)

@@ -27,13 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from linxd.bus import names
 from linxd.bus.connection import Connection, Unreachable
 from linxd.bus.library import Message, MessageFlag
 
+ROOT = Path(__file__).resolve().parents[1]
 SCOPE, PROPERTIES = "org.linxd1.Scope", "org.freedesktop.DBus.Properties"
 EVERY = 0.002
 """Seconds between an answer and the next question."""
@@ -425,7 +425,8 @@ def main() -> int:
     if os.geteuid() != 0:
         raise SystemExit("answers: needs root, to make network namespaces")
     if shutil.which("dbus-daemon") is None:
-        raise SystemExit("answers: needs dbus-daemon")
+        print("answers: not run: there is no dbus-daemon")
+        return 0
     for count in options.routes:
         measure(count, where=options.where)
     return 0

@@ -32,6 +32,8 @@ FIGHT_LAST = 60.0
 FIGHT_QUIET = 60.0
 """Seconds without a drift of the object after which the fight is over."""
 SUMMARY_EVERY = 60.0
+FORGOTTEN = 1000
+"""Objects that were healed whose heals are forgotten at once."""
 
 
 def backoff(failures: int, random: Callable[[], float]) -> float:
@@ -185,15 +187,17 @@ class Gate:
         if again is not None:
             heapq.heappush(self._queue, (again, condition.key))
 
+    def failed_of(self, looked: Collection[Key] | None) -> list[Key]:
+        """Those among ``looked`` (None: all) of which a failure is remembered."""
+        if looked is None:
+            return list(self._failures)
+        return [key for key in looked if key in self._failures]
+
     def passed(self, bad: Collection[Key], looked: Collection[Key] | None = None) -> None:
         """A pass has looked at ``looked`` (None: at everything), and only ``bad`` is not as it should be."""
-        if self._failures:
-            keys = (
-                list(self._failures) if looked is None else [key for key in looked if key in self._failures]
-            )
-            for key in keys:
-                if key not in bad:
-                    self._forget(key)
+        for key in self.failed_of(looked) if self._failures else ():
+            if key not in bad:
+                self._forget(key)
 
     def moved(self, keys: Iterable[Key]) -> None:
         """Something happened to these objects: what failed for want of them is worth another try, soon."""
@@ -214,16 +218,15 @@ class Gate:
 
     def declared(self) -> None:
         """Something else is declared: all is forgiven."""
-        self._failures.clear()
-        self._dependents.clear()
-        self._heals.clear()
-        self._fights.clear()
-        self._queue.clear()
+        self.asked()
+        self._heals = {}
+        self._fights = {}
+        self._queue = []
 
     def asked(self) -> None:
         """Somebody asked for a pass by hand: failures are tried again at once. Fights stay what they are."""
-        self._failures.clear()
-        self._dependents.clear()
+        self._failures = {}
+        self._dependents = {}
 
     # -- time -----------------------------------------------------------------------------------------------
 
@@ -255,13 +258,20 @@ class Gate:
         return tuple(keys)
 
     def expire(self) -> float | None:
-        """Forget what has been quiet. Returns when the next fight will be over if it stays quiet."""
+        """Forget what has been quiet, some of it where that is much. Returns when there is more to forget,
+        be it now, or a fight that will be over then if it stays quiet."""
         now = self._clock()
-        while self._heals:
-            key = next(iter(self._heals))
-            if now - self._heals[key][-1] <= FIGHT_WINDOW:
+        quiet: list[Key] = []
+        for key, times in self._heals.items():
+            if now - times[-1] <= FIGHT_WINDOW:
                 break
+            quiet.append(key)
+            if len(quiet) == FORGOTTEN:
+                break
+        for key in quiet:
             del self._heals[key]
+        if len(quiet) == FORGOTTEN:
+            return now
         for key in list(self._fights):
             self._fight(key, now)
         ends = (fight.seen + FIGHT_QUIET for fight in self._fights.values() if not fight.waiting)

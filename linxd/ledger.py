@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -332,9 +333,9 @@ class FileLedger(MemoryLedger):
 
     def _state(self) -> Iterator[tuple[Entries, Entries]]:
         """Everything, in steps, each as it is when its turn comes; changes meanwhile go into both files."""
-        keys = list(
-            {key: None for kind in self._kinds.values() for key in kind} | dict.fromkeys(self._doubts)
-        )
+        keys = list(itertools.chain.from_iterable(self._kinds.values()))
+        # Most writes in flight are of objects that are in there already.
+        keys += [key for key in self._doubts if self.get(key) is None]
         for start in range(0, len(keys), _STEP):
             puts: Entries = []
             intents: Entries = []

@@ -16,12 +16,15 @@ from dataclasses import replace
 from linxd.culprit import Glimpse, Identifier
 from linxd.log import Entry, Limit, Narrator
 from linxd.patch import Culprit, Report
+from linxd.slices import chunks, let_go
 from linxd.status import Status
 
 log = logging.getLogger(__name__)
 
 SMALL = 200
 """Ops and conditions that are put in words at once."""
+AT_ONCE = 8
+"""Entries of one report that are passed on in one turn of the event loop; each may have 100 lines."""
 
 
 class Reporter:
@@ -94,9 +97,14 @@ class Reporter:
                 entries = list(narrator.report(report))
             else:
                 entries = await asyncio.to_thread(lambda: list(narrator.report(report)))
-            for entry in entries:
-                self._pass_on(entry)
-            self._done(source, report, entries[0].text if entries else "")
+            text = entries[0].text if entries else ""
+            for some in chunks(entries, AT_ONCE):
+                for entry in some:
+                    self._pass_on(entry)
+                if len(entries) > AT_ONCE:
+                    await asyncio.sleep(0)
+            self._done(source, report, text)
+            let_go(report.drifted, report.applied, report.conditions)
         else:
             for line in item:
                 self._pass_on(narrator.summary(line))

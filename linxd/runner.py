@@ -11,23 +11,22 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Generic, Protocol
+from typing import Generic, Protocol, TypeVar
 
 from linxd.feed import Feed
 from linxd.gate import Gate
 from linxd.patch import Condition, Culprit, Key, Op, Patch, Report, State, Trigger
+from linxd.slices import let_go, slices
 from linxd.source import Blocked, D, Gone, Hint, O, Owned, Pass, Source
 from linxd.status import Account
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 SLICE = 0.01
 """Seconds of work after which a checkpoint lets the event loop turn."""
-BATCH = 1000
-"""Ops accounted for between two looks at the clock."""
-
 _NEW = (Trigger.START, Trigger.CONFIG)
 """Passes whose ops are no heals: nobody undid anything."""
 
@@ -130,11 +129,12 @@ class Runner(Generic[D, O]):
         async with self._running(work):
             report = await self._source.reconcile(work)
             await self._breathe()
-            report = _completed(report, {**(culprits or {}), **_culprits(hints)}, hints, began)
+            report = await self._completed(report, {**(culprits or {}), **_culprits(hints)}, hints, began)
             await self._enter(report, work, held)
         if nested:
             self._nested.update(_spoken_of(report, work))
         self._ended(report, everything=work.full and not nested)
+        let_go(held, report.drifted, report.applied, report.conditions)
         return report
 
     @contextlib.asynccontextmanager
@@ -203,32 +203,61 @@ class Runner(Generic[D, O]):
         heal = report.trigger not in _NEW
         drifted: set[Key] = set()
         applied: set[Key] = set()
-        refused = {c.key: c for c in report.conditions if _refused(c) and c.key not in held}
-        async for ops in self._batches(report.applied):
+        refused: dict[Key, Condition] = {}
+        async for conditions in self._slices(report.conditions):
+            refused.update((c.key, c) for c in conditions if _refused(c) and c.key not in held)
+        async for ops in self._slices(report.applied):
             applied.update(op.key for op in ops)
             for op in ops if heal or len(gate) else ():
                 gate.applied(op, heal=heal)
-        async for ops in self._batches(report.drifted):
+        tried: set[Key] = set()
+        async for ops in self._slices(report.drifted):
             drifted.update(op.key for op in ops)
             for op in ops if refused else ():
-                if op.key in refused:
-                    gate.refused(refused.pop(op.key), op)
-        for condition in refused.values():
-            gate.refused(condition)
+                if op.key in refused and op.key not in tried:
+                    tried.add(op.key)
+                    gate.refused(refused[op.key], op)
+        async for keys in self._slices(refused):
+            for key in keys:
+                if key not in tried:
+                    gate.refused(refused[key])
         looked: Collection[Key] | None = None
         if not report.complete:
             looked = report.looked or _spoken_of(report, work)
         if gate.failing:
-            gate.passed(drifted.union(condition.key for condition in report.conditions), looked)
+            bad = set(drifted)
+            async for conditions in self._slices(report.conditions):
+                bad.update(condition.key for condition in conditions)
+            async for keys in self._slices(gate.failed_of(looked)):
+                gate.passed(bad, keys)
         gate.blame(report.culprits)
-        await self._breathe()
-        self.account.enter(report, drifted=drifted, applied=applied, looked=looked)
-
-    async def _batches(self, ops: Sequence[Op]) -> AsyncIterator[Sequence[Op]]:
-        """A large patch is accounted for in slices too."""
-        for start in range(0, len(ops), BATCH):
-            yield ops[start : start + BATCH]
+        for _ in self.account.enter(report, drifted=drifted, applied=applied, looked=looked):
             await self._breathe()
+        let_go(drifted, applied, refused)
+
+    async def _slices(self, things: Iterable[T]) -> AsyncIterator[list[T]]:
+        """What there is much of is accounted for in slices, too."""
+        async for some in slices(things):
+            yield some
+            self._step()
+
+    async def _completed(
+        self, report: Report, culprits: Mapping[Key, Culprit], hints: tuple[Hint, ...], began: float
+    ) -> Report:
+        """A report with what its source left to us: who did it, and how long it took."""
+        now = time.monotonic()
+        if culprits:
+            named: dict[Key, Culprit] = {}
+            async for ops in self._slices(report.drifted):
+                named.update((op.key, culprits[op.key]) for op in ops if op.key in culprits)
+            if named:
+                report = replace(report, culprits={**named, **report.culprits})
+        if not report.usec:
+            report = replace(report, usec=max(1, int((now - began) * 1e6)))
+        moments = [hint.at for hint in hints if hint.at]
+        if moments and report.applied and not report.heal_usec:
+            report = replace(report, heal_usec=max(1, int((now - min(moments)) * 1e6)))
+        return report
 
 
 def _spoken_of(report: Report, work: Pass[D]) -> set[Key]:
@@ -245,21 +274,3 @@ def _refused(condition: Condition) -> bool:
     """Whether an op was tried in vain: one that waits for another object has no errno, one that the kernel
     refused for want of something has."""
     return condition.state is State.FAILED or (condition.state is State.PENDING and condition.errno != 0)
-
-
-def _completed(
-    report: Report, culprits: Mapping[Key, Culprit], hints: tuple[Hint, ...], began: float
-) -> Report:
-    """A report with what its source left to us: who did it, and how long it took."""
-    now = time.monotonic()
-    if culprits:
-        touched = {op.key for op in report.drifted}
-        named = {key: culprit for key, culprit in culprits.items() if key in touched}
-        if named:
-            report = replace(report, culprits={**named, **report.culprits})
-    if not report.usec:
-        report = replace(report, usec=max(1, int((now - began) * 1e6)))
-    moments = [hint.at for hint in hints if hint.at]
-    if moments and report.applied and not report.heal_usec:
-        report = replace(report, heal_usec=max(1, int((now - min(moments)) * 1e6)))
-    return report

@@ -9,11 +9,12 @@ from __future__ import annotations
 import enum
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from linxd.patch import Condition, Key, Report, State, Trigger
+from linxd.slices import chunks, let_go
 
 MANY = 5000
 """Conditions from which on it counts how long each of them takes."""
@@ -88,40 +89,53 @@ class Conditions:
         CLOCK_REALTIME."""
         return self._of.copy(), self._since.copy()
 
-    def replace(self, conditions: Collection[Condition], *, looked: Collection[Key] | None) -> None:
-        """Take over what a pass says of ``looked``, None being everything."""
+    def replace(
+        self, conditions: Collection[Condition], *, looked: Collection[Key] | None
+    ) -> Iterator[None]:
+        """Take over what a pass says of ``looked``, None being everything: in steps, between which other
+        work may be done."""
         since, now = self._since, time.time_ns() // 1000
         if len(conditions) > MANY:
             # Nobody looks at them one by one, and it takes long.
-            since.clear()
-            self._replace(conditions, looked=looked)
+            self._since = {}
+            let_go(since)
+            yield from self._replace(conditions, looked=looked)
             return
         for condition in conditions:
             if since.get(condition.key, (None, 0))[0] is not condition.state:
                 since[condition.key] = (condition.state, now)
-        self._replace(conditions, looked=looked)
+        yield from self._replace(conditions, looked=looked)
         if since:
             for key in [*since] if looked is None or len(looked) > len(since) else looked:
                 if key not in self._of:
                     since.pop(key, None)
 
-    def _replace(self, conditions: Collection[Condition], *, looked: Collection[Key] | None) -> None:
+    def _replace(
+        self, conditions: Collection[Condition], *, looked: Collection[Key] | None
+    ) -> Iterator[None]:
         if looked is None:
-            self._of = {condition.key: condition for condition in conditions}
-            self._counts = Counter(condition.state for condition in self._of.values())
+            fresh: dict[Key, Condition] = {}
+            counts: Counter[State] = Counter()
+            for some in chunks(conditions):
+                fresh.update((condition.key, condition) for condition in some)
+                yield
+            for conditions in chunks(fresh.values()):
+                counts.update(condition.state for condition in conditions)
+                yield
+            before, self._of, self._counts = self._of, fresh, counts
+            let_go(before)
             return
         if self._of:
-            gone = self._of.keys() & looked if len(looked) > MANY else looked
-            for key in gone:
-                self._take(key)
-        if len(conditions) > MANY:
-            self._of.update((condition.key, condition) for condition in conditions)
-            self._counts = Counter(condition.state for condition in self._of.values())
-            return
-        for condition in conditions:
-            self._take(condition.key)
-            self._of[condition.key] = condition
-            self._counts[condition.state] += 1
+            for keys in chunks(looked):
+                for key in keys:
+                    self._take(key)
+                yield
+        for some in chunks(conditions):
+            for condition in some:
+                self._take(condition.key)
+                self._of[condition.key] = condition
+                self._counts[condition.state] += 1
+            yield
 
     def _take(self, key: Key) -> None:
         condition = self._of.pop(key, None)
@@ -167,18 +181,28 @@ class Account:
 
     def enter(
         self, report: Report, *, drifted: set[Key], applied: set[Key], looked: Collection[Key] | None
-    ) -> None:
-        """Add a report with the keys of its ops. ``looked``: what it is about, None being everything."""
-        self.conditions.replace(report.conditions, looked=looked)
+    ) -> Iterator[None]:
+        """Add a report with the keys of its ops, in steps, between which other work may be done. ``looked``:
+        what it is about, None being everything."""
+        yield from self.conditions.replace(report.conditions, looked=looked)
         if report.trigger not in (Trigger.START, Trigger.CONFIG):
             # Held back, an object is found drifted pass after pass; it drifted once.
-            self.drifts += len(drifted - self._drifting)
+            for keys in chunks(drifted):
+                self.drifts += sum(key not in self._drifting for key in keys)
+                yield
+        still: set[Key] = set()
+        for keys in chunks(drifted):
+            still.update(key for key in keys if key not in applied)
+            yield
         if looked is None:
-            self._drifting = drifted - applied
+            let_go(self._drifting)
+            self._drifting = still
             self.total = report.total
         else:
-            self._drifting.difference_update(looked)
-            self._drifting |= drifted - applied
+            for keys in chunks(looked if self._drifting else ()):
+                self._drifting.difference_update(keys)
+                yield
+            self._drifting |= still
         self.passes += 1
         self.last_pass, self.last_pass_monotonic = time.time_ns() // 1000, time.monotonic_ns() // 1000
         if report.applied:

@@ -6,6 +6,7 @@ It changes nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -112,7 +113,9 @@ class LoopInterface(Interface):
         return fresh
 
     def _failures(self, report: Report) -> None:
-        failed = {one.key: one for one in report.conditions if one.state is State.FAILED}
+        # Of very many the first ones tell enough.
+        bad = (one for one in report.conditions if one.state is State.FAILED)
+        failed = {one.key: one for one in itertools.islice(bad, REMEMBERED)}
         fresh = [one for key, one in failed.items() if self._failed.get(key) != (one.errno, one.text)]
         for one in fresh[:MOST]:
             name = public_name(self._part.name, one.key, one.name)

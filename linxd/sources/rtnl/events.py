@@ -39,6 +39,10 @@ GROUPS = (
 SOMETHING: tuple[Key | None, object] = (None, None)
 MOST = 4096
 """Messages read in one turn of the event loop; the rest waits for the next one."""
+AT_ONCE = 128
+"""Datagrams read between two looks at the clock."""
+SLICE = 0.008
+"""Seconds of a turn of the event loop in which messages are read, however many there are."""
 
 
 class Watched(Protocol):
@@ -84,8 +88,8 @@ class EventReader:
             writer = self._events.peek()
             if writer and writer != self._source.requests.portid:
                 culprits[writer] = self._identify(writer)
-            while seen < MOST:
-                messages = self._events.read()
+            while seen < MOST and time.monotonic() - now < SLICE:
+                messages = self._events.read(AT_ONCE)
                 if not messages:
                     break
                 seen += len(messages)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Very many things gone through, and let go of, some at a time, so that the event loop turns in between.
+
+It knows nothing of what they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+BREATH = 1000
+"""Things after which the event loop has its turn: some milliseconds, where a thing takes microseconds."""
+_FEW = 2000
+"""Things that may go at once."""
+_TURN = 0.002
+"""Seconds of a turn of the event loop in which things are let go of."""
+_STEP = 100
+
+
+def chunks(things: Iterable[T], size: int = BREATH) -> Iterator[list[T]]:
+    """``things`` in lists of ``size``, made when asked for."""
+    rest = iter(things)
+    while some := list(itertools.islice(rest, size)):
+        yield some
+
+
+async def slices(things: Iterable[T], size: int = BREATH) -> AsyncIterator[list[T]]:
+    """As `chunks`, with a turn of the event loop between two of them. ``things`` must stay as they are
+    meanwhile."""
+    rest = iter(things)
+    some = list(itertools.islice(rest, size))
+    while some:
+        yield some
+        # Few things, no turn: whoever goes through them is not held up by others.
+        some = list(itertools.islice(rest, size))
+        if some:
+            await asyncio.sleep(0)
+
+
+def let_go(*containers: Collection[Any]) -> None:
+    """Keep what large containers hold a little longer, and let go of it in steps.
+
+    What is freed as a whole, because nobody needs it any more, is freed with everybody waiting: 100,000 ops
+    take 50 ms. The containers themselves are not touched, and may be in use elsewhere. To be called in the
+    event loop, by each owner that gives them up.
+    """
+    for one in containers:
+        if len(one) > _FEW:
+            _held.append(list(one))
+            if isinstance(one, Mapping):
+                _held.append(list(one.values()))
+    if _held:
+        _go_on()
+
+
+_held: list[list[Any]] = []
+_scheduled: asyncio.AbstractEventLoop | None = None
+"""The event loop that is to go on letting go."""
+
+
+def _go_on() -> None:
+    global _scheduled
+    loop = asyncio.get_running_loop()
+    if _scheduled is not loop:
+        _scheduled = loop
+        loop.call_soon(_let_some_go)
+
+
+def _let_some_go() -> None:
+    global _scheduled
+    _scheduled = None
+    until = time.monotonic() + _TURN
+    while _held:
+        last = _held[-1]
+        del last[-_STEP:]
+        if not last:
+            _held.pop()
+        if time.monotonic() >= until:
+            break
+    if _held:
+        _go_on()
