@@ -92,6 +92,7 @@ class Feed:
         """Have an object looked at (again), unless there is a newer hint of it."""
         if hint.key is not None:
             self._hints.setdefault(hint.key, hint)
+            self._limit()
 
     def take(self) -> tuple[Hint, ...]:
         """All hints, one for each object."""
@@ -111,10 +112,13 @@ class Feed:
             self.missed = True
         else:
             self._hints[hint.key] = _merged(self._hints.get(hint.key), hint)
-            if len(self._hints) > MOST_HINTS:
-                self._hints.clear()
-                self.missed = True
+            self._limit()
         self._wake()
+
+    def _limit(self) -> None:
+        if len(self._hints) > MOST_HINTS:
+            self._hints.clear()
+            self.missed = True
 
     def _later(self, error: str) -> None:
         self._failures += 1

@@ -160,6 +160,7 @@ class Condition:
 
     ``errno`` is the kernel's (0: none), ``text`` holds its extended-ack words where there were any.
     ``transient`` failures are retried with backoff; others wait until desired or observed changes.
+    ``paused``: it has drifted, and is left so because somebody asked for that; it waits for nothing else.
     """
 
     key: Key
@@ -169,6 +170,13 @@ class Condition:
     errno: int = 0
     transient: bool = False
     needs: tuple[Key, ...] = ()
+    paused: bool = False
+
+
+def left(op: Op, why: str = "paused") -> Condition:
+    """The condition of an object that has drifted and is left so for now, because somebody asked for
+    that."""
+    return Condition(op.key, op.name, State.PENDING, f"has drifted; {why}", paused=True)
 
 
 @dataclass(frozen=True, slots=True)

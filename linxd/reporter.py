@@ -93,7 +93,7 @@ class Reporter:
             self._pass_on(narrator.state(item))
         elif isinstance(item, Report):
             report = await self._confirmed(item)
-            if len(report.applied) + len(report.conditions) <= SMALL:
+            if max(map(len, (report.drifted, report.applied, report.conditions))) <= SMALL:
                 entries = list(narrator.report(report))
             else:
                 entries = await asyncio.to_thread(lambda: list(narrator.report(report)))

@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 
 from linxd.feed import Feed
 from linxd.gate import Gate
-from linxd.patch import Condition, Culprit, Key, Op, Patch, Report, State, Trigger
+from linxd.patch import Condition, Culprit, Key, Op, Patch, Report, State, Trigger, left
 from linxd.slices import let_go, slices
 from linxd.source import Blocked, D, Gone, Hint, O, Owned, Pass, Source
 from linxd.status import Account
@@ -80,8 +80,12 @@ class Runner(Generic[D, O]):
             self._nestable = False
             nested, self._nested = self._nested, set()
         # The report spoke of these as they were before a nested pass saw to them.
-        for key in nested & self.account.conditions.of.keys():
-            self._feed.again(Hint(key))
+        bad = self.account.conditions.of
+        if nested and bad:
+            async for keys in slices(nested):
+                for key in keys:
+                    if key in bad:
+                        self._feed.again(Hint(key))
         return report
 
     async def hinted(self, trigger: Trigger, desired: D, hints: tuple[Hint, ...]) -> Report:
@@ -111,10 +115,9 @@ class Runner(Generic[D, O]):
         held: set[Key] = set()
 
         def admit(op: Op) -> Condition | None:
-            if self.paused:
-                condition: Condition | None = Condition(
-                    op.key, op.name, State.PENDING, "has drifted; paused"
-                )
+            # A pass that began while paused writes nothing, even if it is over meanwhile.
+            if self.paused or not work.write:
+                condition: Condition | None = left(op)
             else:
                 condition = self._gate.admit(op, event=trigger is Trigger.EVENT)
             if condition is not None:

@@ -306,10 +306,10 @@ class Scope:
         """
         if self._overriding is ScopeState.STOPPING:
             return
-        before, self.config = self.config, config
+        netns, self.config = self.config.netns, config
         self.generation += 1
-        if config.netns != before.netns:
-            text = f"netns is {config.netns} now; that takes a restart, until then it stays {before.netns}"
+        if config.netns != netns:
+            text = f"netns is {config.netns} now; that takes a restart, until then it stays {netns}"
             self._reporter.say(news(config.name, text, priority=WARNING))
         self._override(ScopeState.RELOADING)
         try:

@@ -38,7 +38,9 @@ class Blocked(Exception):  # noqa: N818 - a state, as people see it
 class LedgerError(OSError):
     """The ledger can't be written (its directory is full or read-only), so neither may the kernel be.
 
-    A source lets it through: the pass is blocked, and tried again later.
+    A source holds back the objects whose entries have to change (`unrecorded`) and goes on with the others:
+    what is ours already and only comes back needs no word in the ledger. One that lets it through has its
+    pass blocked, and tried again later.
     """
 
 
@@ -140,6 +142,30 @@ class Owned(Protocol):
 
     def put(self, entries: Iterable[tuple[Key, Entry | None]]) -> None:
         """Change entries for which nothing is written to the kernel. Raises LedgerError, as `intend`."""
+
+
+LEDGER: Key = ("ledger",)
+"""What an object needs that can't be recorded; and the object of which it is said that it can't be written
+where nothing else waits for that."""
+
+
+def unrecorded(op: Op, error: LedgerError) -> Condition:
+    """The condition of an object whose entry can't be written, so that neither may the kernel be."""
+    return Condition(
+        op.key,
+        op.name,
+        State.FAILED,
+        f"not tried: {error.strerror}",
+        error.errno or errno.EIO,
+        transient=True,
+        needs=(LEDGER,),
+    )
+
+
+def forgetful(error: LedgerError) -> Condition:
+    """The condition of a ledger that can't take in what needs no write to the kernel: an object found as
+    declared, a form that the kernel keeps."""
+    return Condition(LEDGER, "the ledger", State.FAILED, str(error.strerror), error.errno or errno.EIO)
 
 
 def settle_unsure(owned: Owned, borne_out: Callable[[Key, Entry], bool | None]) -> tuple[Key, ...]:

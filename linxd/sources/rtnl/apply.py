@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 from linxd.netlink import rt, wire
 from linxd.netlink.socket import NetlinkError, Requests
-from linxd.patch import Condition, Key, Op, State, Verb
-from linxd.source import Owned, Pass, transient
+from linxd.patch import Condition, Entry, Key, Op, State, Verb, left
+from linxd.slices import slices
+from linxd.source import LedgerError, Owned, Pass, transient, unrecorded
 from linxd.sources.rtnl import belongings, links
 from linxd.sources.rtnl.belongings import Belongings
 from linxd.sources.rtnl.diff import View
@@ -51,11 +52,16 @@ class Applier:
         often it was tried."""
 
     async def apply(self, ops: Sequence[Op], view: View, work: Pass[Desired]) -> list[Outcome]:
-        """Carry ``ops`` out in their order. Raises LedgerError before anything is written."""
+        """Carry ``ops`` out in their order, without those that the ledger can't be told of."""
         outcomes: list[Outcome] = []
         failed: set[Key] = set()
         position = 0
         while position < len(ops):
+            if not work.write:
+                # A pause that began meanwhile.
+                async for some in slices(ops[position:]):
+                    outcomes += [Outcome(op, left(op)) for op in some]
+                break
             op = ops[position]
             if isinstance(op.subject, Link) or op.key[0] == "link":
                 outcome = self._held(op, failed) or self._link(op, view, work)
@@ -97,15 +103,20 @@ class Applier:
     # -- everything but links -------------------------------------------------------------------------------
 
     def _batch(self, ops: Sequence[Op], view: View, owned: Owned) -> list[Outcome]:
+        ahead = [op for op in ops if owned.get(op.key) != op.after]
+        if ahead:
+            try:
+                owned.intend((op.key, op.after) for op in ahead)
+            except LedgerError as full:
+                known = [op for op in ops if owned.get(op.key) == op.after]
+                held = [Outcome(op, unrecorded(op, full)) for op in ahead]
+                return held + self._batch(known, view, owned)
         messages: list[Message] = []
         spans: list[tuple[Op, int, int]] = []
         for op in ops:
             start = len(messages)
             messages += self._kinds[str(op.key[0])].messages(op, view)
             spans.append((op, start, len(messages)))
-        ahead = [op for op in ops if owned.get(op.key) != op.after]
-        if ahead:
-            owned.intend((op.key, op.after) for op in ahead)
         before, after = self._kept_secondaries(ops)
         answers = self._requests.batch([*before, *messages, *after])
         answers = answers[len(before) : len(before) + len(messages)]
@@ -154,7 +165,10 @@ class Applier:
             return self._make(op, view, work)
         ahead = owned.get(op.key) != op.after
         if ahead:
-            owned.intend([(op.key, op.after)])
+            try:
+                owned.intend([(op.key, op.after)])
+            except LedgerError as full:
+                return Outcome(op, unrecorded(op, full))
         errors = [error for error in map(self._send, kind.messages(op, view)) if error is not None]
         if op.verb is Verb.DELETE:
             errors = [error for error in errors if error.errno not in ABSENT_ALREADY]
@@ -176,6 +190,16 @@ class Applier:
         assert isinstance(op.want, Link)
         owned = work.owned
         theirs: Belongings | None = None
+        known = [int(entry.facts.get("ifindex", 0)) for entry in owned.of("link").values()]
+        ifindex = view.links.free_index(known)
+        try:
+            # Before anything goes that could not be made again.
+            owned.intend([(op.key, _under(op, ifindex))])
+        except LedgerError as full:
+            # An index that it had once needs no word in the ledger.
+            ifindex = _index_known(op, owned, view)
+            if not ifindex:
+                return Outcome(op, unrecorded(op, full))
         if op.verb is Verb.RECREATE and isinstance(op.have, Have):
             theirs = belongings.look(
                 self._requests,
@@ -185,17 +209,20 @@ class Applier:
             )
             error = self._send((wire.RTM_DELLINK, 0, rt.encode_link(ifindex=op.have.msg.ifindex)))
             if error is not None and error.errno not in ABSENT_ALREADY:
+                owned.revert([op.key])
                 return Outcome(op, self._refused(op, error, view))
             view.links.drop(op.have.msg.ifindex)
         if self._reader.host is not None and op.want.parent is not None and op.want.parent.scope:
             self._reader.host.introduce()
-        known = [int(entry.facts.get("ifindex", 0)) for entry in owned.of("link").values()]
-        ifindex = view.links.free_index(known)
         create = replace(op, verb=Verb.CREATE, have=None)
         error = None
         for attempt in range(INDEX_TRIES):
-            after = replace(op.after, facts={**op.after.facts, "ifindex": ifindex + 2 * attempt})
-            owned.intend([(op.key, after)])
+            after = _under(op, ifindex + 2 * attempt)
+            if attempt:
+                try:
+                    owned.intend([(op.key, after)])
+                except LedgerError as full:
+                    return Outcome(op, unrecorded(op, full))
             create = replace(create, after=after)
             error = self._send(self._kinds["link"].messages(create, view)[0])
             # EBUSY, on newer kernels EEXIST: some link, perhaps in creation, has that index (net/core/dev.c
@@ -288,6 +315,21 @@ class Applier:
         except NetlinkError as error:
             return error
         return None
+
+
+def _under(op: Op, ifindex: int) -> Entry:
+    """The entry of a link that is made under an index."""
+    assert op.after is not None
+    return replace(op.after, facts={**op.after.facts, "ifindex": ifindex})
+
+
+def _index_known(op: Op, owned: Owned, view: View) -> int:
+    """The index under which a link can be made without another entry, 0 if there is none."""
+    entry = owned.get(op.key)
+    index = 0 if entry is None else int(entry.facts.get("ifindex", 0))
+    taken = view.links.by_index.get(index)
+    ours = isinstance(op.have, Have) and op.verb is Verb.RECREATE and op.have.msg.ifindex == index
+    return index if entry == _under(op, index) and (taken is None or ours) else 0
 
 
 def _refers_to(op: Op, kind: Kind) -> list[str]:

@@ -23,7 +23,7 @@ from linxd.patch import Culprit, Key
 from linxd.source import Hint, Owned
 from linxd.sources.rtnl import addresses, neighbours, routes, rules
 from linxd.sources.rtnl.kind import GONE
-from linxd.sources.rtnl.look import Index
+from linxd.sources.rtnl.look import Index, Waiting
 from linxd.sources.rtnl.table import LinkTable
 
 GROUPS = (
@@ -52,7 +52,7 @@ class Watched(Protocol):
     links: LinkTable
     index: Index
     owned: Owned | None
-    pending: set[Key]
+    pending: Waiting
 
 
 class EventReader:

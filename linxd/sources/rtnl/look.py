@@ -6,6 +6,7 @@ them. Pure bookkeeping over the desired state.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from linxd.patch import Key
@@ -134,6 +135,41 @@ class Index:
         family = AF_INET6 if ":" in str(key[2]) else AF_INET
         neighbours = frozenset({link}) if link in self.neighbours else NONE
         return Look(neighbours=neighbours, routes=self.families & {family})
+
+
+class Waiting:
+    """Objects that wait for something that an event may tell of, and where to look for them then: at a
+    cost that does not grow with their number."""
+
+    def __init__(self) -> None:
+        self._keys: set[Key] = set()
+        self._places: Counter[tuple[str, str | int]] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, key: Key) -> None:
+        """It waits."""
+        if key not in self._keys:
+            self._keys.add(key)
+            self._places[str(key[0]), key[1]] += 1
+
+    def discard(self, key: Key) -> None:
+        """It does not, or not any more."""
+        if key in self._keys:
+            self._keys.remove(key)
+            place = str(key[0]), key[1]
+            self._places[place] -= 1
+            if not self._places[place]:
+                del self._places[place]
+
+    @property
+    def look(self) -> Look:
+        """A look that has all of them in it."""
+        look = NOTHING
+        for kind, name in self._places:
+            look |= _look_at(kind, name)
+        return look
 
 
 def look_at(key: Key) -> Look:

@@ -18,6 +18,7 @@ from linxd.netlink.errors import DumpInterrupted, NetlinkError
 from linxd.netlink.rt import AddrMsg, LinkMsg, NeighMsg, RouteMsg, RuleMsg
 from linxd.netlink.socket import Requests
 from linxd.patch import Key, Trigger
+from linxd.slices import let_go
 from linxd.source import Blocked, Owned, Pass
 from linxd.sources.rtnl import addresses, links, neighbours, routes, rules
 from linxd.sources.rtnl.hostside import HostSide
@@ -110,6 +111,7 @@ class Reader:
 
     def forget(self) -> None:
         """Something else is declared."""
+        let_go(self._steady)
         self._steady = {}
 
     async def read(self, look: Look, index: Index, work: Pass[Desired], table: LinkTable) -> Observed:
@@ -252,8 +254,8 @@ class Reader:
             protocols = {PROTO_LINXD, *(int(one["protocol"]) for one in originals if "protocol" in one)}
             for protocol in sorted(protocols):
                 await self._route_dump(observed, work, ours, but=covered, family=family, protocol=protocol)
-        missing = await _beside(len(ours), lambda: ours - observed.routes.keys() - observed.steady)
-        for table in {int(key[2]) for key in missing} - covered:
+        missing, tables = await _beside(len(ours), lambda: _missing(ours, observed))
+        for table in tables - covered:
             await self._route_dump(observed, work, missing, family=family, table=table)
 
     def _few(self, family: int, ours: int, work: Pass[Desired]) -> bool:
@@ -328,6 +330,7 @@ class Reader:
                 observed.raw[key] = raw
             else:
                 found[key] = replace(found[key], same=tuple(msg for msg, _ in several))
+        let_go(met, here, dumped)
         return count
 
     # -- slices ---------------------------------------------------------------------------------------------
@@ -364,6 +367,12 @@ class Reader:
                     raise
             return found
         return []
+
+
+def _missing(ours: Iterable[Key], observed: Observed) -> tuple[set[Key], set[int]]:
+    """Those that were not seen, and the tables they belong in."""
+    missing = {key for key in ours if key not in observed.routes and key not in observed.steady}
+    return missing, {int(key[2]) for key in missing}
 
 
 async def _beside(size: int, work: Callable[[], T]) -> T:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from linxd.patch import Change, Condition, Culprit, Key, Op, Report, State, Verb
 from linxd.source import Hint, Pass
-from linxd.sources.rtnl.diff import Plan
 from linxd.sources.rtnl.model import Desired
 
 
@@ -46,15 +46,18 @@ class Run:
         """Whether this pass has changed the object already."""
         return key in self._wrote
 
-    def judged(self, plan: Plan, standing: set[Key]) -> None:
-        """Take over what a diff said. Of objects that are as declared only those count that something was
-        said of before (``standing``)."""
+    def equal(self, keys: Iterable[Key], standing: set[Key]) -> None:
+        """Objects that a diff found as declared. Only those count that something was said of before
+        (``standing``)."""
         if standing or self.conditions:
-            for key in plan.equal:
+            for key in keys:
                 if key in standing or key in self.conditions:
                     self.looked.add(key)
                     self.conditions.pop(key, None)
-        for condition in plan.conditions:
+
+    def judged(self, conditions: Iterable[Condition]) -> None:
+        """What a diff said of objects for which there is nothing that may be done."""
+        for condition in conditions:
             self.looked.add(condition.key)
             self.conditions[condition.key] = condition
 
@@ -103,6 +106,10 @@ class Run:
         """The op is not tried now, or was refused: the object stays as ``condition`` says."""
         self.conditions[op.key] = condition
         self._refused.add(op.key)
+
+    def forgets(self, condition: Condition) -> None:
+        """The ledger can't be written: said of it, for nothing else waits for that."""
+        self.conditions[condition.key] = condition
 
     def did(self, op: Op) -> None:
         """The kernel acknowledged."""

@@ -14,15 +14,25 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from linxd.netlink.socket import Events, Requests
-from linxd.patch import Culprit, Entry, Key, Op, Patch, Report, State, Verb
-from linxd.source import Hint, Owned, Pass, Source, Subscription, settle_unsure
+from linxd.patch import Culprit, Entry, Key, Op, Patch, Report, State, Verb, left
+from linxd.slices import let_go, slices
+from linxd.source import (
+    Hint,
+    LedgerError,
+    Owned,
+    Pass,
+    Source,
+    Subscription,
+    forgetful,
+    settle_unsure,
+)
 from linxd.sources.rtnl import addresses, neighbours, routes
 from linxd.sources.rtnl.apply import Applier
 from linxd.sources.rtnl.diff import Plan, settle
 from linxd.sources.rtnl.events import EventReader
 from linxd.sources.rtnl.hostside import HostSide, HostWatch, refers
 from linxd.sources.rtnl.kind import GONE
-from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, look_at, look_into
+from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, Waiting, look_at, look_into
 from linxd.sources.rtnl.model import Desired
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
@@ -71,7 +81,7 @@ class RtnlSource(Source[Desired, Observed]):
         self.index = Index(Desired())
         """The declaration in force, by what hangs on what."""
         self.owned: Owned | None = None
-        self.pending: set[Key] = set()
+        self.pending = Waiting()
         """Objects that wait for something that an event may tell of."""
         self._standing: set[Key] = set()
         """Objects of which the last report on them said something."""
@@ -107,11 +117,8 @@ class RtnlSource(Source[Desired, Observed]):
         total = len(desired.links) + len(desired.addresses) + len(desired.routes)
         total += len(desired.rules) + len(desired.neighbours)
         report = run.report(complete=not keyed, usec=int((time.monotonic() - started) * 1e6), total=total)
-        kept = run.looked if keyed else self._standing
-        if len(report.conditions) > LARGE:
-            await asyncio.sleep(0)
-        self.pending = (self.pending - kept) | {c.key for c in report.conditions if c.state is State.PENDING}
-        self._standing = (self._standing - kept) | {condition.key for condition in report.conditions}
+        await self._stand(report)
+        let_go(run.drifted, run.conditions, run.looked)
         return report
 
     def objects(self, desired: Desired) -> Iterable[tuple[Key, str]]:
@@ -135,14 +142,33 @@ class RtnlSource(Source[Desired, Observed]):
 
     # -- passes ---------------------------------------------------------------------------------------------
 
+    async def _stand(self, report: Report) -> None:
+        """Keep in mind of which objects something is said, and which of them wait."""
+        standing, pending = self._standing, self.pending
+        if report.complete:
+            standing, pending = set(), Waiting()
+        async for keys in slices(report.looked):
+            standing.difference_update(keys)
+            for key in keys:
+                pending.discard(key)
+        async for conditions in slices(report.conditions):
+            for condition in conditions:
+                standing.add(condition.key)
+                if condition.state is State.PENDING and not condition.paused:
+                    pending.add(condition.key)
+        let_go(self._standing if report.complete else ())
+        self._standing, self.pending = standing, pending
+
     async def _declare(self, work: Pass[Desired]) -> None:
         self.owned = work.owned
-        if work.desired is not self.index.desired:
+        before = self.index
+        if work.desired is not before.desired:
             if len(work.desired.routes) < LARGE:
                 self.index = Index(work.desired)
             else:
                 self.index = await asyncio.to_thread(Index, work.desired)
-            self._proven.clear()
+            let_go(before.desired.routes, self._proven)
+            self._proven = set()
             self._reader.forget()
             if self._host is not None:
                 self._host.forget()
@@ -159,7 +185,9 @@ class RtnlSource(Source[Desired, Observed]):
         # A link's state decides what became of all that stands on it: look, rather than believe older
         # events.
         look_only = any(hint.key is not None and hint.key[0] == "link" for hint in run.work.hints)
-        for hint in run.work.hints:
+        for number, hint in enumerate(run.work.hints, 1):
+            if not number % BREATH:
+                await asyncio.sleep(0)
             key = hint.key
             assert key is not None
             run.named(hint)
@@ -176,23 +204,15 @@ class RtnlSource(Source[Desired, Observed]):
                 later |= self.index.after_address(key)
         if observed.keys:
             # Once for all events: where thousands wait, thousands of events may have come, too.
-            if self.pending:
-                later |= self._waiting()
-            later |= await self._carry_out(run, self._plan(observed, run.work), observed)
+            later |= self.pending.look
+            plan = await self._planned(observed, run.work)
+            later |= await self._carry_out(run, plan, observed)
         if now:
             later |= await self._rounds(run, now, rounds=1)
-            if self.pending:
-                later |= self._waiting()
+            later |= self.pending.look
         if later:
             await run.work.checkpoint()
             await self._rounds(run, later)
-
-    def _waiting(self) -> Look:
-        """Where the objects are that wait: an event may be what they waited for."""
-        look = NOTHING
-        for one in set(map(look_at, self.pending)):
-            look |= one
-        return look
 
     async def _rounds(self, run: Run, look: Look, *, rounds: int = ROUNDS) -> Look:
         """Observe, diff, apply until nothing is left to do. Returns what is still to be looked at, if
@@ -207,6 +227,7 @@ class RtnlSource(Source[Desired, Observed]):
             else:
                 plan = await asyncio.to_thread(self._plan, observed, run.work)
             look = await self._carry_out(run, plan, observed)
+            let_go(observed.routes, observed.raw, plan.ops, plan.conditions, plan.adopt, plan.equal)
             if not look:
                 return NOTHING
             if number + 1 < rounds:
@@ -216,13 +237,17 @@ class RtnlSource(Source[Desired, Observed]):
     async def _carry_out(self, run: Run, plan: Plan, observed: Observed) -> Look:
         """Apply what may be applied; returns where to look again because of it."""
         work = run.work
-        self._proven.update(plan.equal)
+        async for keys in slices(plan.equal):
+            self._proven.update(keys)
+            run.equal(keys, self._standing)
+        async for conditions in slices(plan.conditions):
+            run.judged(conditions)
         if len(observed.raw) < LARGE:
             self._reader.remember(observed, plan.steady)
         else:
             await asyncio.to_thread(self._reader.remember, observed, plan.steady)
-        run.judged(plan, self._standing)
         todo: list[Op] = []
+        links = False
         for number, op in enumerate(plan.ops, 1):
             if not number % BREATH:
                 await asyncio.sleep(0)
@@ -241,8 +266,14 @@ class RtnlSource(Source[Desired, Observed]):
                 run.hold(op, held)
             elif work.write:
                 todo.append(op)
+                links = links or op.key[0] == "link"
+            else:
+                run.hold(op, left(op))
         if work.write and plan.adopt:
-            work.owned.put(plan.adopt)
+            try:
+                work.owned.put(plan.adopt)
+            except LedgerError as error:
+                run.forgets(forgetful(error))
         if not todo:
             return NOTHING
         after = NOTHING
@@ -260,7 +291,7 @@ class RtnlSource(Source[Desired, Observed]):
             else:
                 run.did(outcome.op)
                 looks.update(self._looks_after(outcome.op))
-        if any(op.key[0] == "link" for op in todo):
+        if links:
             looks.update(look_at(key) for key in run.waiting())
         for look in looks:
             after |= look
@@ -284,6 +315,27 @@ class RtnlSource(Source[Desired, Observed]):
         observed = await self._reader.read(look, self.index, work, self.links)
         self.links = observed.links
         return observed
+
+    async def _planned(self, observed: Observed, work: Pass[Desired]) -> Plan:
+        """The plan for objects that events named. Each route is a matter of its own; of thousands some are
+        compared at a time."""
+        named = [key for key in observed.keys if key[0] == "route"]
+        if len(named) <= BREATH:
+            return self._plan(observed, work)
+        seen, observed.keys = observed.routes, observed.keys.difference(named)
+        observed.routes = {}
+        plan = self._plan(observed, work)
+        async for keys in slices(named):
+            some = Observed(observed.links, NOTHING)
+            some.keys = set(keys)
+            some.routes = {key: seen[key] for key in keys if key in seen}
+            part = self._plan(some, work)
+            plan.ops += part.ops
+            plan.conditions += part.conditions
+            plan.adopt += part.adopt
+            plan.equal += part.equal
+        let_go(seen)
+        return plan
 
     def _plan(self, observed: Observed, work: Pass[Desired]) -> Plan:
         complete = observed.look.whole or self._looked_once
