@@ -136,8 +136,10 @@ class Gate:
     def applied(self, op: Op, *, heal: bool = True) -> None:
         """The kernel took ``op``. ``heal`` False: it was new (a first pass, a new declaration), nobody undid
         it."""
+        failure = self._failures.get(op.key)
         self._forget(op.key)
-        self.moved([op.key])
+        # What it waited for is there, and others may wait for the same.
+        self.moved([op.key, *(failure.needs if failure is not None else ())])
         if not heal:
             return
         now = self._clock()
@@ -178,7 +180,7 @@ class Gate:
         again = now + backoff(count, self._random) if condition.transient else None
         self._forget(condition.key)
         tried = None if op is None else fingerprint(op)
-        needs = op.needs if op is not None else condition.needs
+        needs = tuple(dict.fromkeys((*(op.needs if op is not None else ()), *condition.needs)))
         self._failures[condition.key] = _Failure(
             tried, condition, needs, count, now, again, again is not None
         )

@@ -138,11 +138,12 @@ class Narrator:
 
     def _changed(self, report: Report) -> list[Condition]:
         """The conditions that differ from what was said last."""
+        # What was said last counts until now, also of what this report speaks of anew.
+        before = self._standing if report.complete else dict(self._standing)
         standing = {} if report.complete else self._standing
         if not report.complete:
             for key in {*report.looked, *(op.key for op in report.applied)}:
                 standing.pop(key, None)
-        before = self._standing if report.complete else dict(self._standing)
         changed = []
         for condition in report.conditions:
             # How often an object was fought over changes with each fight, and is summed up elsewhere.

@@ -136,7 +136,13 @@ class Lock:
         # Others have to see who holds it, whatever the umask is.
         os.fchmod(self._fd, 0o644)
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()} {scope}\n".encode(), 0)
+        try:
+            os.pwrite(self._fd, f"{os.getpid()} {scope}\n".encode(), 0)
+        except OSError as error:
+            # A full file system must not keep anybody from being healed: the lock is held all the same, and
+            # whoever asks learns that it is, if not by whom.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise OSError(error.errno, error.strerror, self._path) from None
 
     def release(self) -> None:
         """Let others in."""

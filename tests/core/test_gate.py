@@ -53,6 +53,22 @@ def test_jitter_adds_up_to_a_quarter() -> None:
     assert backoff(4, lambda: 1.0) == pytest.approx(1.0)
 
 
+def test_what_one_waited_for_is_there_for_the_others_too(gate: Gate, clock: Clock) -> None:
+    """A ledger that was full takes the first entry again: the others need not wait out their backoff."""
+    for name in ("a", "b"):
+        for _ in range(8):
+            words = "ledger: No space left on device"
+            full = Condition(("thing", name), name, State.FAILED, words, errno.ENOSPC, True, (("ledger",),))
+            gate.refused(full, op(name))
+    assert advance(clock, gate) == 12.8
+    assert gate.due() == (("thing", "a"), ("thing", "b"))
+    for _ in range(2):
+        gate.refused(full, op("b"))
+    gate.applied(op("a"))
+    assert advance(clock, gate) == 0.1
+    assert gate.due() == (("thing", "b"),)
+
+
 def test_a_transient_failure_is_held_and_comes_due(gate: Gate, clock: Clock) -> None:
     assert gate.admit(op()) is None
     waits = []

@@ -161,6 +161,23 @@ def test_a_failure_is_told_once_until_it_changes() -> None:
     assert len(list(narrator.report(report(failed())))) == 1
 
 
+def test_a_failure_that_is_tried_again_in_vain_is_not_told_again() -> None:
+    narrator = Narrator("c1", "rtnl")
+    waits = Condition(ADDRESS.key, "address", State.PENDING, "needs link eth0")
+    retry = Report(
+        Trigger.RESYNC,
+        drifted=(op(Verb.CREATE),),
+        conditions=(waits,),
+        complete=False,
+        looked=frozenset({ADDRESS.key}),
+    )
+    assert len(list(narrator.report(retry))) == 1
+    assert list(narrator.report(retry)) == []
+    done = Report(Trigger.RESYNC, complete=False, looked=frozenset({ADDRESS.key}))
+    assert list(narrator.report(done)) == []
+    assert len(list(narrator.report(retry))) == 1
+
+
 def test_what_waited_was_not_restored_but_created() -> None:
     narrator = Narrator("c1", "rtnl")
     list(narrator.report(report(failed("needs link eth0", State.PENDING, 0))))

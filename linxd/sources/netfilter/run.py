@@ -17,7 +17,7 @@ from typing import Protocol
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.socket import Requests
 from linxd.patch import Change, Condition, Culprit, Entry, Key, Op, Patch, Report, State, Verb
-from linxd.source import Owned, Pass, settle_unsure, transient
+from linxd.source import LEDGER, LedgerError, Owned, Pass, forgetful, settle_unsure, transient, unrecorded
 from linxd.sources.netfilter.commit import Fate, Outcome, commit, follow, where_of_op
 from linxd.sources.netfilter.mirror import Mirror
 from linxd.sources.netfilter.model import Desired
@@ -92,7 +92,7 @@ class Run:
             patch = await host.compare(observed, work)
             self._note(observed, patch)
             if work.write and patch.adopt:
-                work.owned.put(patch.adopt)
+                self._keep(patch.adopt)
             ops = self._left(observed, patch)
             if not ops or not work.write or rounds >= ROUNDS:
                 if not work.write:
@@ -117,11 +117,19 @@ class Run:
                 break
         return self._report(observed, began, full=full)
 
+    def _keep(self, entries: Iterable[tuple[Key, Entry | None]]) -> None:
+        """Have the ledger take in what the kernel has already."""
+        try:
+            self._work.owned.put(entries)
+        except LedgerError as error:
+            self._conditions[LEDGER] = forgetful(error)
+
     # --- what was found -----------------------------------------------------------------------------
 
     def _note(self, observed: Observed, patch: Patch) -> None:
         """Take over what a comparison says; what an earlier one said of the same tables is past."""
-        self._conditions = {condition.key: condition for condition in patch.conditions}
+        forgets = {key: one for key, one in self._conditions.items() if key == LEDGER}
+        self._conditions = {condition.key: condition for condition in patch.conditions} | forgets
         looked = observed.wanted.tables.keys() if observed.touched is None else observed.touched.keys()
         self._looked.update(looked)
         for op in patch.ops:
@@ -157,7 +165,7 @@ class Run:
             key = table_key(where)
             entry = owned.get(key) or op.after
             if entry is not None:
-                owned.put([(key, settle_as_is(entry, op))])
+                self._keep([(key, settle_as_is(entry, op))])
             text = f"written as declared, and the kernel keeps another form: {op.describe()}"
             self._conditions[op.key] = Condition(op.key, op.name, State.NOTED, text)
 
@@ -189,7 +197,10 @@ class Run:
             if condition is not None:
                 held[op.key] = condition
         self._conditions.update(held)
-        if any(condition.state is not State.CONTENDED for condition in held.values()):
+        if any(
+            condition.state is not State.CONTENDED and condition.needs != (LEDGER,)
+            for condition in held.values()
+        ):
             return []
         admitted = []
         for op in ops:
@@ -210,7 +221,18 @@ class Run:
         owned = work.owned
         tables = [op for op in ops if isinstance(op.subject, TableThing) and op.verb is not Verb.UPDATE]
         intended = [(op.key, op.after) for op in tables]
-        owned.intend(intended)
+        try:
+            owned.intend(intended)
+        except LedgerError as error:
+            # Tables that the ledger knows come back all the same.
+            unknown = {where_of_op(op) for op in tables if owned.get(op.key) != op.after}
+            for op in tables:
+                if where_of_op(op) in unknown:
+                    self._conditions[op.key] = unrecorded(op, error)
+            ops = [op for op in ops if where_of_op(op) not in unknown]
+            intended = []
+            if not ops:
+                return Fate.REFUSED
         keys = [key for key, _ in intended]
         outcome = await commit(host.requests, observed.generation, ops)
         if outcome.fate is Fate.DONE:
@@ -246,7 +268,7 @@ class Run:
                 after[table_key(where)] = op.after
         changed = [(key, entry) for key, entry in after.items() if owned.get(key) != entry]
         if changed:
-            owned.put(changed)
+            self._keep(changed)
         held = {where_of_op(op) for op in self._drifted if op.key in self._conditions}
         for where in {where_of_op(op) for op in ops} - held:
             if where is not None:

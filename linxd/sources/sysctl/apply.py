@@ -7,13 +7,14 @@ It decides nothing about what is to be written.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from linxd.patch import Change, Condition, Op, State
-from linxd.source import Owned, transient
+from linxd.source import LedgerError, Owned, transient, unrecorded
 from linxd.sources.sysctl import reasons
 from linxd.sources.sysctl.cascades import rows_of, targets
 from linxd.sources.sysctl.diff import VALUE, noted
@@ -44,7 +45,7 @@ class Applier:
         self._managed = managed
 
     def carry_out(self, op: Op, owned: Owned) -> Outcome:
-        """Make the change, unless the key already is as it shall be. Raises LedgerError."""
+        """Make the change, unless the key already is as it shall be, or the ledger can't be told of it."""
         want = op.want
         assert isinstance(want, Sysctl)
         path, goal = want.via or (want.path, want.value)
@@ -55,7 +56,10 @@ class Applier:
             return Outcome(None)  # another link by now: the entry is about the one that went
         besides = self._besides(path)
         before = self._values(besides)
-        owned.intend([(op.key, op.after)])
+        try:
+            owned.intend([(op.key, op.after)])
+        except LedgerError as error:
+            return Outcome(None, unrecorded(op, error))
         try:
             self._procfs.write(path, goal)
         except OSError as error:
@@ -85,7 +89,9 @@ class Applier:
         entry = owned.get(op.key)
         if op.after is not None and entry is not None:
             asked, settled = {**entry.asked, VALUE: want.value}, {**entry.settled, VALUE: second}
-            owned.put([(op.key, replace(entry, asked=asked, settled=settled))])
+            # Where that can't be kept, it is found out again, and said again, after a restart.
+            with contextlib.suppress(LedgerError):
+                owned.put([(op.key, replace(entry, asked=asked, settled=settled))])
         change = Change(VALUE, shown(path, second), shown(path, want.value))
         return Condition(op.key, op.name, State.NOTED, noted(change))
 

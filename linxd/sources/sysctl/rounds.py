@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from linxd.patch import Change, Condition, Key, Op, Patch, Report, State
-from linxd.source import Pass
+from linxd.source import LEDGER, LedgerError, Pass, forgetful, unrecorded
 from linxd.sources.sysctl.apply import Applier
 from linxd.sources.sysctl.diff import found_first
 from linxd.sources.sysctl.model import Desired, Path, Sysctl, dotted, path_of
@@ -42,17 +42,21 @@ class Rounds:
         self._count = 0
 
     async def run(self, patch: Patch) -> bool:
-        """Carry out one patch as far as may be. Returns whether another look is needed. Raises
-        LedgerError."""
+        """Carry out one patch as far as may be. Returns whether another look is needed."""
         work = self._work
-        if work.write and patch.adopt:
-            # Forgotten first: what is put under the same key then is about something else.
-            work.owned.put((key, None) for key, entry in patch.adopt if entry is None)
-            work.owned.put((key, entry) for key, entry in patch.adopt if entry is not None)
-        if work.write and len(patch.ops) > 1:
-            # One write changes other keys: what all of them had first is kept before the first of them.
-            unknown = (op for op in patch.ops if op.after is not None and work.owned.get(op.key) is None)
-            work.owned.put((op.key, found_first(op.after)) for op in unknown if op.after is not None)
+        unknown = [op for op in patch.ops if op.after is not None and work.owned.get(op.key) is None]
+        full: LedgerError | None = None
+        try:
+            if work.write and patch.adopt:
+                # Forgotten first: what is put under the same key then is about something else.
+                work.owned.put((key, None) for key, entry in patch.adopt if entry is None)
+                work.owned.put((key, entry) for key, entry in patch.adopt if entry is not None)
+            if work.write and len(patch.ops) > 1:
+                # One write changes other keys: what all of them had first is kept before the first of them.
+                work.owned.put((op.key, found_first(op.after)) for op in unknown if op.after is not None)
+        except LedgerError as error:
+            full = error
+            self.conditions[LEDGER] = forgetful(error)
         before, self._progress = self._progress, False
         for op in patch.ops:
             if op.key in self._refused and not before:
@@ -64,6 +68,8 @@ class Rounds:
                 self.conditions[op.key] = Condition(op.key, op.name, State.PENDING, text)
                 continue
             held = work.admit(op)
+            if held is None and full is not None and op in unknown:
+                held = unrecorded(op, full)
             if held is not None:
                 self.conditions[op.key] = held
                 continue
