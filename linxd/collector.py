@@ -16,9 +16,9 @@ FEW = 20_000
 """Objects that may be looked through: some milliseconds."""
 EVERY = 600.0
 """Seconds between two looks."""
-SWITCH = 0.001
+SWITCH = 0.0003
 """Seconds after which a thread lets the event loop go on. Python's own 5 ms would be paid for each system
-call."""
+call, of which a pass makes a dozen before it lets others have their turn."""
 _NEVER = 1 << 30
 
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeAlias
 
 from linxd.culprit import Glimpse, Identifier
 from linxd.log import Entry, Limit, Narrator
@@ -25,6 +26,9 @@ SMALL = 200
 """Ops and conditions that are put in words at once."""
 AT_ONCE = 8
 """Entries of one report that are passed on in one turn of the event loop; each may have 100 lines."""
+
+
+_Item: TypeAlias = Report | Status | Callable[[], Iterable[str]]
 
 
 class Reporter:
@@ -45,9 +49,7 @@ class Reporter:
         self._done = done
         self._passing = True
         self._narrators: dict[str, Narrator] = {}
-        self._queue: asyncio.Queue[tuple[Narrator, str, Report | Status | Iterable[str]] | Entry] = (
-            asyncio.Queue()
-        )
+        self._queue: asyncio.Queue[tuple[Narrator, str, _Item] | Entry] = asyncio.Queue()
 
     def report(self, scope: str, source: str, report: Report) -> None:
         """A pass has ended."""
@@ -58,9 +60,9 @@ class Reporter:
         """A loop's state has changed."""
         self._queue.put_nowait((self._narrator(scope, status.source), status.source, status))
 
-    def lines(self, scope: str, source: str, lines: Iterable[str]) -> None:
-        """A loop has something to sum up."""
-        self._queue.put_nowait((self._narrator(scope, source), source, tuple(lines)))
+    def lines(self, scope: str, source: str, lines: Callable[[], Iterable[str]]) -> None:
+        """A loop may have something to sum up: it is asked when all that came before is told."""
+        self._queue.put_nowait((self._narrator(scope, source), source, lines))
 
     def say(self, entry: Entry) -> None:
         """An entry made elsewhere, in its turn."""
@@ -88,7 +90,7 @@ class Reporter:
     def _narrator(self, scope: str, source: str) -> Narrator:
         return self._narrators.setdefault(source, Narrator(scope, source))
 
-    async def _tell(self, narrator: Narrator, source: str, item: Report | Status | Iterable[str]) -> None:
+    async def _tell(self, narrator: Narrator, source: str, item: _Item) -> None:
         if isinstance(item, Status):
             self._pass_on(narrator.state(item))
         elif isinstance(item, Report):
@@ -106,17 +108,20 @@ class Reporter:
             self._done(source, report, text)
             let_go(report.drifted, report.applied, report.conditions)
         else:
-            for line in item:
+            for line in item():
                 self._pass_on(narrator.summary(line))
 
     async def _confirmed(self, report: Report) -> Report:
         """The report with guesses about culprits made certain, or left as numbers."""
-        glimpses = [one for one in dict.fromkeys(report.culprits.values()) if isinstance(one, Glimpse)]
+        # Thousands of events of one writer have one glimpse between them.
+        seen = {id(one): one for one in report.culprits.values()}
+        glimpses = [one for one in dict.fromkeys(seen.values()) if isinstance(one, Glimpse)]
         if not glimpses or self._identifier is None:
             return report
         certain = await asyncio.to_thread(self._identifier.confirm, glimpses)
         found: dict[Culprit, Culprit] = dict(zip(glimpses, certain, strict=True))
-        return replace(report, culprits={key: found.get(one, one) for key, one in report.culprits.items()})
+        named = {number: found.get(one, one) for number, one in seen.items()}
+        return replace(report, culprits={key: named[id(one)] for key, one in report.culprits.items()})
 
     def _pass_on(self, entry: Entry) -> None:
         # The parts of a large patch share the fate of its first.

@@ -89,15 +89,10 @@ class Planner:
             claims = _entries(owned, keys)
             if look.routes:
                 steady = observed.steady
-                # Step by step, and not with the operators of sets: beside the event loop one of these keeps
-                # it waiting until it is done with all.
                 for family in look.routes:
-                    for key in index.routes_of[family]:
-                        if key not in steady:
-                            chosen_routes[key] = desired.routes[key]
-                for key, entry in owned.of("route").items():
-                    if key not in steady and key[1] in look.routes:
-                        claims[key] = entry
+                    chosen_routes |= {key: desired.routes[key] for key in index.routes_of[family] - steady}
+                entries = owned.of("route")
+                claims |= {key: entries[key] for key in entries.keys() - steady if key[1] in look.routes}
             seen = routes.pick(
                 chosen_routes, observed.routes, view, alone=policy.foreign_remove and complete
             )

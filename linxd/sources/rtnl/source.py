@@ -45,6 +45,8 @@ ROUNDS = 6
 takes four."""
 LARGE = 4000
 """Observed objects from which on the diff, being pure, runs in a thread beside the event loop."""
+MANY = 20_000
+"""Declared routes from which on it does so even if next to none of them has to be compared."""
 
 
 class RtnlSource(Source[Desired, Observed]):
@@ -222,7 +224,8 @@ class RtnlSource(Source[Desired, Observed]):
             if look.whole and run.work.owned.in_doubt():
                 settle_unsure(run.work.owned, _bears_out(observed))
             absent = len(self.index.desired.routes) - len(observed.steady) if look.routes else 0
-            if max(observed.size, absent) < LARGE:
+            few = len(self.index.desired.routes) < MANY or not look.routes
+            if max(observed.size, absent) < LARGE and few:
                 plan = self._plan(observed, run.work)
             else:
                 plan = await asyncio.to_thread(self._plan, observed, run.work)
