@@ -90,7 +90,7 @@ class Connection:
     """Has ``names`` on the bus at ``address``, and comes back when the bus does.
 
     ``called`` and ``heard`` are told what comes; ``say`` what there is to say of the bus, once each time it
-    changes. ``rules``: what of others' signals is wanted.
+    changes; ``opened`` is called each time we are there anew. ``rules``: what of others' signals is wanted.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class Connection:
         called: Callable[[Call], None] | None = None,
         heard: Callable[[Heard], None] | None = None,
         say: Callable[[str], None] = lambda text: None,
+        opened: Callable[[], None] = lambda: None,
     ) -> None:
         self.address = address
         self.names = tuple(names)
@@ -113,6 +114,7 @@ class Connection:
         self._called = called
         self._heard = heard
         self._say = say
+        self._opened = opened
         self._said = ""
         self._wire: Wire | None = None
         self._serials = itertools.count(1)
@@ -165,6 +167,7 @@ class Connection:
             self.close()
             raise
         self.up.set()
+        self._opened()
 
     def close(self) -> None:
         """Be there no more."""

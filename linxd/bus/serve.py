@@ -12,6 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from linxd.bus import manager, names
+from linxd.bus.attach import Attacher
 from linxd.bus.connection import Connection, Heard, system_bus
 from linxd.bus.loop import LoopInterface
 from linxd.bus.manager import ManagerInterface
@@ -68,7 +69,9 @@ class OnBus:
             called=lambda call: self.objects.called(call),
             heard=self._heard,
             say=self._told,
+            opened=self._opened,
         )
+        self._attacher: Attacher | None = None
         authority = Authority(self.connection, scope.config.name)
         self.objects = Objects(self.connection, authority)
         self._path = names.scope_path(scope.config.name)
@@ -81,12 +84,18 @@ class OnBus:
             self.objects.add(names.ROOT, self._manager)
         self._see()
         scope.listeners.append(self._changed)
-        self._running: asyncio.Task[None] | None = None
+        self._running: list[asyncio.Task[None]] = []
+
+    def follow(self, attacher: Attacher) -> None:
+        """Have scopes started and stopped with units, too. To be told before `start`."""
+        self._attacher = attacher
 
     def start(self) -> None:
         """Be there from now on, whenever there is a bus."""
-        if self._running is None:
-            self._running = asyncio.create_task(self.connection.run(), name="bus")
+        if not self._running:
+            self._running.append(asyncio.create_task(self.connection.run(), name="bus"))
+            if self._attacher is not None:
+                self._running.append(asyncio.create_task(self._attacher.run(), name="attach"))
 
     async def tried(self) -> None:
         """Return when we are there, or when it is known that there is no bus for now."""
@@ -104,9 +113,9 @@ class OnBus:
         self.objects.flush()
         self.objects.close()
         self._shown.close()
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
 
     def reported(self, source: str, report: Report) -> None:
         """A pass of a loop has ended, and something came of it."""
@@ -123,9 +132,17 @@ class OnBus:
         self.objects.heard(heard)
         if self._manager is not None:
             self._manager.heard(heard)
+        if self._attacher is not None:
+            self._attacher.heard(heard)
+
+    def _opened(self) -> None:
+        if self._attacher is not None:
+            self._attacher.changed()
 
     def _changed(self) -> None:
         self._see()
+        if self._attacher is not None:
+            self._attacher.changed()
         self._shown.moved()
         self.objects.changed()
 

@@ -217,7 +217,7 @@ async def _serve(
             await control.open()
         except OSError as error:
             sink(news(config.name, f"no control socket: {error.strerror}", priority=WARNING))
-        shown = show(served, namespace.cookie, reload)
+        shown = show(served, namespace.cookie, reload, directory)
         try:
             await _until_ended(served, reload, asked, notifier)
         finally:

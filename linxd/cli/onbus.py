@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from linxd.config import declared_names
 from linxd.log import INFO, WARNING, news
 from linxd.reload import Reloader
 from linxd.serve import Served
 from linxd.systemd.jobs import own_unit
 
 try:
+    from linxd.bus.attach import Attacher
     from linxd.bus.connection import system_bus
     from linxd.bus.serve import OnBus, there
 except ImportError:
@@ -27,8 +29,9 @@ def has_bus() -> bool:
     return _LIBRARY and there(system_bus())
 
 
-def show(served: Served, cookie: int, reload: Reloader) -> OnBus | None:
-    """Have a scope on the bus as soon as there is one; None where there is no library for it."""
+def show(served: Served, cookie: int, reload: Reloader, directory: str) -> OnBus | None:
+    """Have a scope on the bus as soon as there is one; None where there is no library for it. ``directory``:
+    its state."""
     if not _LIBRARY:
         return None
     name = served.scope.config.name
@@ -56,6 +59,17 @@ def show(served: Served, cookie: int, reload: Reloader) -> OnBus | None:
         release=release,
         say=say,
     )
+    if name == "host":
+        shown.follow(
+            Attacher(
+                shown.connection,
+                lambda: served.scope.config.attach,
+                declared_names,
+                directory,
+                say=lambda text: served.reporter.say(news(name, text)),
+                warn=lambda text: served.reporter.say(news(name, text, priority=WARNING)),
+            )
+        )
     served.reported.append(shown.reported)
     served.before_ready.append(shown.tried)
     shown.start()

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: MIT
+"""``[[attach]]`` at work: watches systemd's units over the bus, and has scopes start and stop with them.
+
+What is to be done is decided in `linxd.attach`; what was begun is kept in a file, so that a daemon that was
+away catches up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from linxd.attach import (
+    Decision,
+    Followed,
+    Verb,
+    decide,
+    from_text,
+    glob_of,
+    literal,
+    runs_of,
+    scope_for,
+    to_text,
+)
+from linxd.bus import names
+from linxd.bus.connection import BusError, Connection, Heard, Unreachable
+from linxd.bus.units import AT_ONCE, SYSTEMD, Listed, Units
+from linxd.config.model import Attach
+
+log = logging.getLogger(__name__)
+
+FILE = "attach.json"
+"""In the host's state directory: which scopes go with which runs of units."""
+LOOK = 30.0
+"""Seconds between two looks at all units: events are hints."""
+AGAIN = 1.0
+"""Seconds until it is tried again after systemd did not answer."""
+_UNITS = names.UNIT.format("*")
+_MEMBERS = {Verb.START: "StartUnit", Verb.RESTART: "RestartUnit", Verb.STOP: "StopUnit"}
+_DONE = {Verb.START: "started", Verb.RESTART: "started again", Verb.STOP: "stopped"}
+
+
+class Attacher:
+    """Runs on ``connection``. ``rules`` and ``declared`` tell what holds now: the rules, and the names of
+    the scopes that have files. ``directory``: the host's state. ``say`` is told in words what is done, ``warn``
+    what could not be."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        rules: Callable[[], Sequence[Attach]],
+        declared: Callable[[], Iterable[str]],
+        directory: str,
+        *,
+        say: Callable[[str], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._connection = connection
+        self._rules = rules
+        self._declared = declared
+        self._path = os.path.join(directory, FILE)
+        self._say = say
+        self._warn = warn
+        self._units = Units(connection, self._meant, self._moved)
+        self._seen: Sequence[Attach] = ()
+        """The rules that the last look went by."""
+        self._dirty: set[str] = set()
+        self._all = True
+        self._wake = asyncio.Event()
+        self._heard_on = ""
+        """Our unique name on the connection on which we have subscribed."""
+        self._running: dict[str, str] = {}
+        self._followed: dict[str, Followed] = {}
+        self._written = ""
+        self._unwritten = False
+        """Whether what is followed could not be written, which is said once."""
+        with contextlib.suppress(OSError), open(self._path, encoding="utf-8") as file:
+            self._followed = from_text(file.read())
+
+    @property
+    def followed(self) -> dict[str, Followed]:
+        """By scope, what it goes with."""
+        return dict(self._followed)
+
+    def heard(self, heard: Heard) -> None:
+        """A signal has come on the connection."""
+        self._units.heard(heard)
+
+    def changed(self) -> None:
+        """The rules may be others now, or the connection a new one."""
+        if self._rules() != self._seen or (self._heard_on and self._connection.unique != self._heard_on):
+            self._moved(None)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await self._connection.up.wait()
+            wait = LOOK if self._rules() or self._followed else None
+            try:
+                await self._look()
+            except (BusError, Unreachable) as error:
+                log.debug("units: %s", error)
+                self._all = True
+                wait = AGAIN
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            if not self._wake.is_set():
+                self._all = True
+            self._wake.clear()
+
+    def _moved(self, unit: str | None) -> None:
+        if unit is None:
+            self._all = True
+        else:
+            self._dirty.add(unit)
+        self._wake.set()
+
+    def _meant(self, unit: str) -> bool:
+        return scope_for(unit, self._seen) is not None or unit in self._runs()
+
+    def _runs(self) -> set[str]:
+        return {one.run.unit for one in self._followed.values()}
+
+    # -- looking --------------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """One look, at what may have changed or at everything, and what follows from it. Raises BusError,
+        Unreachable."""
+        everything, self._all = self._all, False
+        dirty, self._dirty = self._dirty, set()
+        self._seen = rules = tuple(self._rules())
+        if not rules and not self._followed:
+            if self._heard_on == self._connection.unique:
+                await self._units.unsubscribe()
+            self._heard_on = ""
+            return
+        if self._heard_on != self._connection.unique:
+            await self._units.subscribe()
+            self._heard_on = self._connection.unique
+            everything = True
+        try:
+            active = await self._see(None if everything else dirty)
+            await self._act(rules, active)
+        except BaseException:
+            self._dirty |= dirty
+            raise
+
+    async def _see(self, dirty: Collection[str] | None) -> set[str]:
+        """Bring up to date which of the units that count run (None: all of them). Returns the scopes whose
+        own units run."""
+        counting = self._runs()
+        if dirty is None:
+            globs = {glob_of(rule.unit) for rule in self._seen} | {literal(unit) for unit in counting}
+        else:
+            globs = {literal(unit) for unit in dirty}
+        listed = await self._units.listed(globs | {_UNITS})
+        own = {one.name for one in listed if one.runs}
+        met = {one.name: one for one in listed if self._meant(one.name)}
+        gone = [unit for unit in (self._running if dirty is None else dirty) if unit not in met]
+        await self._units.unfollow(gone)
+        await self._units.follow(met.values())
+        invocations = await self._invocations(
+            one for one in met.values() if (one.runs or one.ends) and self._is_news(one.name, dirty)
+        )
+        for unit, one in met.items():
+            if not one.runs and not (one.ends and unit in self._running):
+                self._running.pop(unit, None)
+            elif unit in invocations:
+                self._running[unit] = invocations[unit]
+        for unit in gone:
+            self._running.pop(unit, None)
+        return {
+            name.removeprefix(_UNITS.partition("*")[0]).removesuffix(".service")
+            for name in own
+            if name.startswith(_UNITS.partition("*")[0])
+        }
+
+    def _is_news(self, unit: str, dirty: Collection[str] | None) -> bool:
+        return unit not in self._running or dirty is None or unit in dirty
+
+    async def _invocations(self, units: Iterable[Listed]) -> dict[str, str]:
+        turn = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(unit: Listed) -> tuple[str, str]:
+            async with turn:
+                return unit.name, await self._units.invocation(unit)
+
+        found = await asyncio.gather(*map(ask, units))
+        return {unit: invocation for unit, invocation in found if invocation}
+
+    # -- doing ----------------------------------------------------------------------------------------------
+
+    async def _act(self, rules: Sequence[Attach], active: Collection[str]) -> None:
+        declared = await asyncio.to_thread(lambda: frozenset(self._declared()))
+        runs = runs_of(self._running, rules, declared)
+        decisions = {
+            scope: decide(
+                self._followed.get(scope), runs.get(scope, ()), self._running, active=scope in active
+            )
+            for scope in sorted(runs.keys() | self._followed.keys())
+        }
+        for scope, decision in decisions.items():
+            self._keep(scope, decision.before)
+        # Before systemd is asked: what we have begun has to be known to whoever comes after us.
+        self._write()
+        turn = asyncio.Semaphore(AT_ONCE)
+
+        async def do(scope: str, decision: Decision) -> None:
+            async with turn:
+                await self._do(scope, decision)
+
+        jobs = [do(scope, decision) for scope, decision in decisions.items() if decision.verb is not None]
+        if jobs:
+            results = await asyncio.gather(*jobs, return_exceptions=True)
+            self._write()
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def _do(self, scope: str, decision: Decision) -> None:
+        assert decision.verb is not None
+        one = decision.after or decision.before
+        assert one is not None
+        unit = names.unit_of_scope(scope)
+        ends = decision.verb is Verb.STOP
+        why = f"{one.run.unit} {'has ended' if ends else 'runs'}"
+        try:
+            await self._units.job(_MEMBERS[decision.verb], unit)
+        except BusError as error:
+            # It is for good: systemd has understood, and will not.
+            if not (ends and error.name == f"{SYSTEMD}.NoSuchUnit"):
+                self._warn(f"{why}, but systemd does not have {unit} {_DONE[decision.verb]}: {error}")
+        else:
+            self._say(f"{why}: {unit} is {_DONE[decision.verb]}")
+        self._keep(scope, decision.after)
+
+    def _keep(self, scope: str, one: Followed | None) -> None:
+        if one is None:
+            self._followed.pop(scope, None)
+        else:
+            self._followed[scope] = one
+
+    def _write(self) -> None:
+        text = to_text(self._followed)
+        if text == self._written:
+            return
+        fresh = f"{self._path}.new"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(fresh, self._path)
+        except OSError as error:
+            # No reason to leave a container without its network: what is lost is who had it started.
+            if not self._unwritten:
+                self._warn(f"{self._path}: {error.strerror}; after a restart it is not known what was begun")
+            self._unwritten = True
+        else:
+            self._written, self._unwritten = text, False
