@@ -45,8 +45,8 @@ _DONE = {Verb.START: "started", Verb.RESTART: "started again", Verb.STOP: "stopp
 
 class Attacher:
     """Runs on ``connection``. ``rules`` and ``declared`` tell what holds now: the rules, and the names of
-    scopes that have files. ``directory``: the host's state. ``say`` is told what is done, ``warn`` what could
-    not be."""
+    scopes that have files. ``directory``: the host's state. ``say`` is told what is done, ``warn`` what
+    could not be."""
 
     def __init__(
         self,
