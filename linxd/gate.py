@@ -104,6 +104,11 @@ class Gate:
         """Objects of which a failure is remembered."""
         return len(self._failures)
 
+    @property
+    def fights(self) -> bool:
+        """Whether any object is fought over."""
+        return bool(self._fights)
+
     # -- asked by a pass ------------------------------------------------------------------------------------
 
     def admit(self, op: Op, *, event: bool = False) -> Condition | None:

@@ -140,10 +140,13 @@ class Narrator:
         """The conditions that differ from what was said last."""
         # What was said last counts until now, also of what this report speaks of anew.
         before = self._standing if report.complete else dict(self._standing)
+        # A fight is told when it begins, not with every blow: a heal is not its end.
+        fights = [key for key, form in before.items() if form[0] is State.CONTENDED]
         standing = {} if report.complete else self._standing
         if not report.complete:
             for key in {*report.looked, *(op.key for op in report.applied)}:
                 standing.pop(key, None)
+        standing |= {key: before[key] for key in fights}
         changed = []
         for condition in report.conditions:
             # How often an object was fought over changes with each fight, and is summed up elsewhere.
@@ -175,6 +178,10 @@ class Narrator:
 
     def state(self, status: Status) -> Entry:
         """The entry for a loop that has changed its state."""
+        if status.state is not LoopState.CONTENDED:
+            fights = [key for key, form in self._standing.items() if form[0] is State.CONTENDED]
+            for key in fights:
+                del self._standing[key]
         priority = {LoopState.BLOCKED: ERROR, LoopState.CONTENDED: WARNING, LoopState.DEGRADED: WARNING}
         return Entry(
             clean(self._prefix + state_line(status)),

@@ -18,7 +18,7 @@ from linxd.clock import BOOT, Alarm, Clock
 from linxd.feed import Feed
 from linxd.gate import Gate, backoff
 from linxd.ledger import MemoryLedger
-from linxd.patch import Condition, Key, Patch, Report, State, Trigger
+from linxd.patch import Condition, Culprit, Key, Patch, Report, State, Trigger
 from linxd.runner import Runner
 from linxd.source import Blocked, D, Gone, Hint, O, Owned, Source
 from linxd.status import LoopState, Status
@@ -144,6 +144,15 @@ class Loop(Generic[D, O]):
             heal_usec=account.heals.summary(),
             paused_until=self._paused_until,
         )
+
+    @property
+    def fights(self) -> bool:
+        """Whether any object is fought over."""
+        return self._gate.fights
+
+    def blame(self, culprits: Mapping[Key, Culprit]) -> None:
+        """Who made objects drift, where more has become known of that since the report of it."""
+        self._gate.blame(culprits)
 
     def summary(self) -> tuple[str, ...]:
         """A line for each object that is fought over, at most one a minute and object."""

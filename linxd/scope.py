@@ -20,7 +20,7 @@ from linxd.ledger import FileLedger
 from linxd.log import WARNING, condition_line, news
 from linxd.loop import LoopState
 from linxd.part import Opened, Part
-from linxd.patch import Condition, Report, State
+from linxd.patch import Condition, Culprit, Key, Report, State
 from linxd.reporter import Reporter
 from linxd.source import Blocked, Gone
 from linxd.sources.netfilter.model import Desired as NetfilterDesired
@@ -182,6 +182,12 @@ class Scope:
             self._override(ScopeState.STOPPING)
             await self._stop()
 
+    def blame(self, source: str, culprits: Mapping[Key, Culprit]) -> None:
+        """Who made objects drift, once it is known for certain, or known that it can't be."""
+        part = self._parts.get(source)
+        if part is not None and part.loop is not None:
+            part.loop.blame(culprits)
+
     def end(self, *, gone: bool = False) -> None:
         """Have `run` return. ``gone``: because the namespace is, so nothing is written any more."""
         self.gone = self.gone or gone
@@ -249,8 +255,9 @@ class Scope:
 
     def _reported(self, part: Part, report: Report) -> None:
         self._reporter.report(self.config.name, part.name, report)
-        if part.loop is not None and (lines := part.loop.summary()):
-            self._reporter.lines(self.config.name, part.name, lines)
+        if part.loop is not None and part.loop.fights:
+            # By then it is known for certain who fights.
+            self._reporter.lines(self.config.name, part.name, part.loop.summary)
         self._look_for_filter(part)
         if report.applied or report.conditions:
             self._changed()

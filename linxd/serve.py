@@ -130,6 +130,7 @@ class Served:
     def _patched(self, source: str, report: Report, text: str) -> None:
         for listener in self.reported:
             listener(source, report)
+        self.scope.blame(source, report.culprits)
         if report.applied:
             self._last = {
                 "source": source,
