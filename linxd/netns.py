@@ -52,9 +52,9 @@ class Ref(Protocol):
 @dataclass(slots=True)
 class Namespace:
     """A network namespace, held open by ``fd`` until `close`; ``inode`` is that of its nsfs file, ``cookie``
-    its name for good. ``pidfd``: the process it was taken from, -1 if it has a name of its own. ``cgroup``:
-    directory of the unit it belongs to. ``home``: whether it is the one we are in, ``host``: the one
-    of process 1.
+    its name for good. ``pidfd``: the process it was taken from, -1 if it has a name of its own; ``number``
+    is the namespace's as `netns_of` has it then. ``cgroup``: directory of the unit it belongs to. ``home``:
+    whether it is the one we are in, ``host``: the one of process 1.
     """
 
     ref: Ref
@@ -64,6 +64,7 @@ class Namespace:
     home: bool
     host: bool
     pidfd: int = -1
+    number: int | None = None
     cgroup: str | None = None
 
     def close(self) -> None:
@@ -83,7 +84,7 @@ def find(ref: Ref) -> Namespace:
     ``home`` is to be judged by the caller: the host's own namespace is refused for every scope but the
     host's.
     """
-    pidfd, cgroup = -1, None
+    pidfd, number, cgroup = -1, None, None
     try:
         match ref.kind:
             case "host":
@@ -91,12 +92,12 @@ def find(ref: Ref) -> Namespace:
             case "path":
                 fd = _open_path(ref.value)
             case "pid":
-                fd, pidfd = _open_pid(int(ref.value))
+                fd, pidfd, number = _open_pid(int(ref.value))
             case "unit":
                 cgroup = unit_cgroup(ref.value)
                 if cgroup is None:
                     raise NotThere(f"unit {ref.value} does not run")
-                fd, pidfd = _open_pid(_container_process(ref.value, cgroup))
+                fd, pidfd, number = _open_pid(_container_process(ref.value, cgroup))
             case _:
                 raise Refused(f"{ref.kind} is no kind of namespace")
     except BaseException:
@@ -116,6 +117,7 @@ def find(ref: Ref) -> Namespace:
             home=home,
             host=cookie == host_cookie(),
             pidfd=pidfd,
+            number=number,
             cgroup=cgroup,
         )
     except BaseException:
@@ -175,14 +177,16 @@ def _open_path(path: str) -> int:
     return fd
 
 
-def _open_pid(pid: int) -> tuple[int, int]:
-    """The namespace of a process, and the process: not of another one that has its pid by now."""
+def _open_pid(pid: int) -> tuple[int, int, int | None]:
+    """The namespace of a process, the process (not another one that has its pid by now), and the number of
+    the namespace."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError as error:
         if error.errno in (errno.ESRCH, errno.EINVAL):
             raise NotThere(f"there is no process {pid}") from None
         raise
+    number = netns_of(f"/proc/{pid}")
     try:
         fd = _open_of(pid)
     except (FileNotFoundError, ProcessLookupError):
@@ -195,7 +199,7 @@ def _open_pid(pid: int) -> tuple[int, int]:
         os.close(fd)
         os.close(pidfd)
         raise NotThere(f"process {pid} has ended")
-    return fd, pidfd
+    return fd, pidfd, number
 
 
 def _open_of(pid: int) -> int:
@@ -258,6 +262,7 @@ def _container_process(unit: str, cgroup: str) -> int:
 
 
 def processes(cgroup: str) -> Iterator[int]:
+    """The processes in a cgroup and below it."""
     for directory, _, files in os.walk(cgroup):
         if "cgroup.procs" in files:
             with contextlib.suppress(OSError), open(os.path.join(directory, "cgroup.procs")) as file:
@@ -382,6 +387,12 @@ def cgroup_name(namespace: Namespace) -> str | None:
 
 def is_replaced(namespace: Namespace) -> bool:
     """Whether another namespace stands under the same name now."""
+    if namespace.ref.kind == "unit" and namespace.cgroup is not None:
+        # Numbers are given again, but ours is not: we are in it.
+        with contextlib.suppress(NotThere):
+            pid = _container_process(namespace.ref.value, namespace.cgroup)
+            return netns_of(f"/proc/{pid}") not in (None, namespace.number)
+        return False
     if namespace.ref.kind != "path":
         return False
     try:

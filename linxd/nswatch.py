@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from linxd.netns import Namespace, NotThere, Ref, ended, path_inode, processes
+from linxd.culprit import netns_of
+from linxd.netns import Namespace, NotThere, Ref, ended, is_replaced, path_inode, processes
 
 WAIT = 60.0
 """Seconds for which a namespace that is not there yet is waited for."""
@@ -23,6 +24,8 @@ WAIT = 60.0
 Found = TypeVar("Found")
 
 _UNIT_POLL = 0.1
+_LOOKS = 3
+"""A process may fork and end between two lines of a list."""
 _IN_MODIFY, _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x2, 0x40, 0x80, 0x100, 0x200
 _IN_DELETE_SELF, _IN_MOVE_SELF = 0x400, 0x800
 _IN_ONLYDIR = 0x01000000
@@ -105,6 +108,13 @@ class _Bells:
         self._open.append((fd, drain, close))
         self._loop.add_reader(fd, rung)
 
+    def take_down(self, fd: int) -> None:
+        """Let one of them ring no more."""
+        for bell in [bell for bell in self._open if bell[0] == fd]:
+            self._open.remove(bell)
+            self._loop.remove_reader(fd)
+            bell[2]()
+
     def hang_path(self, path: str) -> None:
         """Ring when an entry comes or goes on the way to a path, and when something is mounted."""
         inotify = _Inotify()
@@ -122,9 +132,15 @@ class _Bells:
         self._open.clear()
 
 
-async def wait_for(ref: Ref, look: Callable[[Ref], Found], *, seconds: float = WAIT) -> Found:
+async def wait_for(
+    ref: Ref,
+    look: Callable[[Ref], Found],
+    *,
+    seconds: float = WAIT,
+    wanted: Callable[[], bool] | None = None,
+) -> Found:
     """What ``look`` (`find`, `locate`) finds, as soon as the namespace is there. Raises as it does, NotThere
-    when the time is up.
+    when the time is up, or when it is not ``wanted`` any more.
 
     A process is not waited for: a pid names one that runs, or by now a stranger.
     """
@@ -143,8 +159,11 @@ async def wait_for(ref: Ref, look: Callable[[Ref], Found], *, seconds: float = W
                 left = end - time.monotonic()
                 if left <= 0 or ref.kind not in ("path", "unit"):
                     raise
+                if wanted is not None and not wanted():
+                    raise
             # No event tells that a process of a unit has gone into another namespace.
-            pause = min(left, _UNIT_POLL) if ref.kind == "unit" else left
+            polled = ref.kind == "unit" or wanted is not None
+            pause = min(left, _UNIT_POLL) if polled else left
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), pause)
         finally:
@@ -153,12 +172,13 @@ async def wait_for(ref: Ref, look: Callable[[Ref], Found], *, seconds: float = W
 
 class Watch:
     """Calls ``gone`` once, in the running event loop, when the namespace ends: its path is unlinked or names
-    another one, its process has ended, its unit has no process any more."""
+    another one, its process has ended, its unit has no process in it any more."""
 
     def __init__(self, namespace: Namespace, gone: Callable[[], None]) -> None:
         self._ref = namespace.ref
         self._inode = namespace.inode
         self._cgroup = namespace.cgroup
+        self._number = namespace.number
         self._pidfd = -1
         self._gone: Callable[[], None] | None = gone
         self._bells = _Bells(self._look)
@@ -174,22 +194,24 @@ class Watch:
             case "path":
                 self._bells.hang_path(self._ref.value)
             case "pid":
-                self._hang_process(namespace.pidfd)
+                self._hang_process(os.dup(namespace.pidfd))
             case "unit":
                 assert self._cgroup is not None
-                try:
+                # A unit may outlive its container: there may be a supervisor, who begins another one.
+                self._hang_process(os.dup(namespace.pidfd))
+                # The old hierarchy has no such file; the process tells then.
+                with contextlib.suppress(OSError):
                     events = _Priority(os.path.join(self._cgroup, "cgroup.events"))
-                except OSError:
-                    # The old hierarchy has no such file: the container ends with the process we went by.
-                    self._hang_process(namespace.pidfd)
-                else:
                     self._bells.hang(events.fd, events.drain, events.close)
                 inotify = _Inotify()
                 inotify.add(os.path.dirname(self._cgroup), _IN_DELETE | _IN_ONLYDIR)
                 self._bells.hang(inotify.fd, inotify.drain, inotify.close)
 
     def _hang_process(self, pidfd: int) -> None:
-        self._pidfd = os.dup(pidfd)
+        if self._pidfd >= 0:
+            self._bells.take_down(self._pidfd)
+            os.close(self._pidfd)
+        self._pidfd = pidfd
         self._bells.hang(self._pidfd, lambda: None, lambda: None)
 
     def close(self) -> None:
@@ -207,15 +229,39 @@ class Watch:
             gone()
 
     def _has_ended(self) -> bool:
-        if self._pidfd >= 0 and ended(self._pidfd):
-            return True
+        left = self._pidfd >= 0 and ended(self._pidfd)
         match self._ref.kind:
             case "path":
                 return path_inode(self._ref.value) != self._inode
             case "unit":
                 assert self._cgroup is not None
-                return not _populated(self._cgroup)
+                return not _populated(self._cgroup) or (left and not self._another(self._cgroup))
+        return left
+
+    def _another(self, cgroup: str) -> bool:
+        """Whether another process of the unit is in the namespace; that one is watched from then on."""
+        for _ in range(_LOOKS):
+            for pid in processes(cgroup):
+                with contextlib.suppress(OSError):
+                    pidfd = os.pidfd_open(pid)
+                    # In this order: it is the one that was opened.
+                    if netns_of(f"/proc/{pid}") == self._number and not ended(pidfd):
+                        self._hang_process(pidfd)
+                        return True
+                    os.close(pidfd)
         return False
+
+
+async def comes_again(namespace: Namespace, *, seconds: float) -> bool:
+    """Whether a unit whose container has ended has another one, or may have: it has not ended itself within
+    so many seconds."""
+    assert namespace.cgroup is not None
+    end = time.monotonic() + seconds
+    while _populated(namespace.cgroup):
+        if is_replaced(namespace) or time.monotonic() >= end:
+            return True
+        await asyncio.sleep(_UNIT_POLL / 4)
+    return False
 
 
 def _populated(cgroup: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from linxd.clock import BOOT
 from linxd.config.model import ScopeConfig
 from linxd.ledger import FileLedger
-from linxd.log import WARNING, condition_line, news
+from linxd.log import INFO, WARNING, condition_line, news
 from linxd.loop import LoopState
 from linxd.part import Opened, Part
 from linxd.patch import Condition, Culprit, Key, Report, State
@@ -208,9 +208,10 @@ class Scope:
     def _add(self, name: str) -> Part:
         def ledger() -> FileLedger:
             opened = self._access.ledger(name)
-            for line in (opened.problem, opened.note):
+            # That a container that was started again has another namespace is no more than it should be.
+            for line, priority in ((opened.problem, WARNING), (opened.note, INFO)):
                 if line:
-                    self._reporter.say(news(self.config.name, f"{name}: {line}", priority=WARNING))
+                    self._reporter.say(news(self.config.name, f"{name}: {line}", priority=priority))
             return opened
 
         desired = declared(self.config, name)

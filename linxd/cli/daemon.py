@@ -24,7 +24,7 @@ from linxd.config import ConfigError, ScopeConfig, load
 from linxd.control import Answer, Control, ask
 from linxd.log import ERROR, NOTICE, WARNING, Entry, news
 from linxd.netns import Namespace, NotThere, Refused, enter, find, is_replaced, open_host
-from linxd.nswatch import WAIT, Watch, wait_for
+from linxd.nswatch import WAIT, Watch, comes_again, wait_for
 from linxd.reload import Reloader, faults
 from linxd.scope import ScopeState
 from linxd.serve import Served
@@ -39,6 +39,8 @@ RELOAD = 90.0
 """Seconds within which a reload has to be answered: longer than it may take."""
 GRACE = 0.3
 """Seconds in which a namespace may come back under its name, for it to count as replaced."""
+LINGERS = 1.0
+"""Seconds in which a unit ends whose container has; one that does not may begin another."""
 
 _HELP = """\
 Keeps the network of one scope as its files declare it, until it is stopped or its namespace ends.
@@ -231,8 +233,12 @@ async def _serve(
             return STOPPED
         namespace.close()
         replaced = await _replaced(namespace)
-        what = "was replaced by another one of the same name" if replaced else "is gone"
-        sink(news(config.name, f"{namespace.ref} {what}: nothing is left to do", priority=NOTICE))
+        what = "is gone: nothing is left to do"
+        if replaced and namespace.ref.kind == "unit":
+            what = "has left its namespace and runs on: its next one is waited for"
+        elif replaced:
+            what = "was replaced by another one of the same name: nothing is left to do"
+        sink(news(config.name, f"{namespace.ref} {what}", priority=NOTICE))
         return REPLACED if replaced else STOPPED
 
 
@@ -299,6 +305,8 @@ async def _namespace(
 async def _replaced(namespace: Namespace) -> bool:
     """Whether another namespace stands under the same name, or comes there at once: `ip netns del c1; ip
     netns add c1` is two steps."""
+    if namespace.ref.kind == "unit":
+        return await comes_again(namespace, seconds=LINGERS)
     if namespace.ref.kind == "path":
         with contextlib.suppress(NotThere, Refused, OSError):
             (await wait_for(namespace.ref, find, seconds=GRACE)).close()

@@ -18,9 +18,10 @@ from linxd.cli.once import default_netns
 from linxd.cli.terminal import Lines
 from linxd.config import ConfigError, NetnsRef, load
 from linxd.log import ERROR, Entry, news
-from linxd.netns import NotThere, Refused, locate
+from linxd.netns import NotThere, Refused, locate, unit_cgroup
 from linxd.nswatch import WAIT, wait_for
 from linxd.reload import faults
+from linxd.systemd.jobs import wanted_by
 from linxd.systemd.journal import Journal, connected
 from linxd.systemd.notify import Notifier
 
@@ -85,7 +86,33 @@ async def _wait(name: str, ref: NetnsRef, seconds: float, say: Callable[[Entry],
     text = f"waits for {ref}, {seconds:.0f} s at most"
     say(news(name, text))
     Notifier().status(text)
-    return await wait_for(ref, locate, seconds=seconds)
+    wanting = Wanting(await wanted_by(f"linx-reconcile@{name}.service"))
+    try:
+        return await wait_for(ref, locate, seconds=seconds, wanted=wanting)
+    except NotThere as error:
+        if wanting():
+            raise
+        raise NotThere(f"{error}, and {' and '.join(wanting.units)} has ended") from None
+
+
+class Wanting:
+    """Whether any of these units, which had us started, may still want it.
+
+    A unit that ends by itself takes along what runs, but not what waits to run: systemd's PropagatesStopTo=
+    does not reach that far. ``units`` may not run yet: they have ended when they were seen and are not any
+    more.
+    """
+
+    def __init__(self, units: Sequence[str], find: Callable[[str], str | None] = unit_cgroup) -> None:
+        self.units = tuple(units)
+        self._find = find
+        self._seen = dict.fromkeys(units, "")
+
+    def __call__(self) -> bool:
+        for unit, seen in self._seen.items():
+            if not seen or not os.path.isdir(seen):
+                self._seen[unit] = self._find(unit) or seen
+        return not self._seen or any(not seen or os.path.isdir(seen) for seen in self._seen.values())
 
 
 if __name__ == "__main__":

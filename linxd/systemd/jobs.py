@@ -32,6 +32,16 @@ async def stopped_for_good() -> bool | None:
     return None
 
 
+async def wanted_by(unit: str) -> tuple[str, ...]:
+    """The services and scopes that had a unit started along with them and are still loaded; empty where
+    nobody can tell."""
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(ANSWER):
+            said = await _ask("show", "--property=WantedBy", "--value", unit)
+            return tuple(name for name in said.split() if name.endswith((".scope", ".service")))
+    return ()
+
+
 def own_unit() -> str | None:
     """The unit that this process belongs to."""
     with contextlib.suppress(OSError), open("/proc/self/cgroup", "rb") as file:
