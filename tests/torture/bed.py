@@ -147,13 +147,12 @@ class Daemon:
 
     def started(self) -> Daemon:
         """Once all of its loops have an answer and it takes requests."""
-        until(
-            lambda: (
-                self.word().get("state") not in (None, "starting", "waiting", "ended")
-                or self.process.poll() is not None
-            ),
-            lambda: f"does not start:\n{self.said}",
-        )
+
+        def answered() -> bool:
+            states = [loop["state"] for loop in self.word().get("loops", ())]
+            return (bool(states) and "starting" not in states) or self.process.poll() is not None
+
+        until(answered, lambda: f"does not start:\n{self.said}")
         assert self.process.poll() is None, self.said
         return self
 
