@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The way to a running daemon that needs no bus: a socket in its state directory, for it and for root alone.
 
-A request is one word, perhaps with a number; the answer one line of JSON. What a word does is its caller's.
+A request is one line, a word and perhaps what it is about; the answer one line of JSON. What a word does is
+its caller's.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 NAME = "control"
-LONGEST = 64
+LONGEST = 4096
 """Bytes of a request."""
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_SECONDS = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?: (.+))?")
 _PEER = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
@@ -32,18 +33,18 @@ class Answer:
 
 
 class Control:
-    """Answers requests as long as it is open. ``verbs``: what each word does; ``spans``: what those do that
-    a number of seconds follows."""
+    """Answers requests as long as it is open. ``verbs``: what each word does; ``about``: what those do that
+    something follows, and which are given that."""
 
     def __init__(
         self,
         directory: str,
         verbs: Mapping[str, Callable[[], Awaitable[Answer]]],
-        spans: Mapping[str, Callable[[float], Awaitable[Answer]]] | None = None,
+        about: Mapping[str, Callable[[str], Awaitable[Answer]]] | None = None,
     ) -> None:
         self._path = os.path.join(directory, NAME)
         self._verbs = verbs
-        self._spans = spans or {}
+        self._about = about or {}
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -71,7 +72,7 @@ class Control:
         try:
             peer = writer.get_extra_info("socket")
             _, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-            line = (await asyncio.wait_for(reader.readline(), 5)).decode("ascii", "replace").strip()
+            line = (await asyncio.wait_for(reader.readline(), 5)).decode("utf-8", "replace").strip()
             if uid not in (0, os.geteuid()):
                 answer = Answer(False, ("not permitted",))
             else:
@@ -84,16 +85,23 @@ class Control:
             writer.close()
 
     async def _do(self, line: str) -> Answer:
-        word, _, number = line.partition(" ")
-        if not number and word in self._verbs:
+        word, _, rest = line.partition(" ")
+        if not rest and word in self._verbs:
             return await self._verbs[word]()
-        if word in self._spans and _SECONDS.fullmatch(number):
-            return await self._spans[word](float(number))
+        if rest and word in self._about:
+            return await self._about[word](rest)
         return Answer(False, (f"knows no {line!r}",))
 
 
+def span(text: str) -> tuple[float, str] | None:
+    """A number of seconds and what follows it; None where there is no number."""
+    found = _SECONDS.fullmatch(text)
+    return None if found is None else (float(found[1]), found[2] or "")
+
+
 def ask(directory: str, word: str, *, seconds: float) -> Answer:
-    """Ask the daemon whose state is in ``directory``, and wait. Raises OSError where none answers."""
+    """Ask the daemon whose state is in ``directory``, and wait. ``word``: a line, with what it is about.
+    Raises OSError where none answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(seconds)
         sock.connect(_short(os.path.join(directory, NAME)))

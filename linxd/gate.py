@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from linxd.patch import Change, Condition, Culprit, Key, Named, Op, State, Verb
+from linxd.patch import Change, Condition, Culprit, Key, Named, Op, State, Verb, left
 from linxd.source import transient
 
 EAGER = 3
@@ -82,10 +82,18 @@ class Gate:
     """The memory of what failed and of what is fought over. Objects that have been quiet cost nothing.
 
     Times are seconds of ``clock``. ``random`` gives numbers in 0 … 1, for the jitter of retries alone.
+    ``unit``: with what an object is left alone.
     """
 
-    def __init__(self, *, clock: Callable[[], float], random: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        unit: Callable[[Key], Key] = lambda key: key,
+    ) -> None:
         self._clock = clock
+        self._unit = unit
         self._random = random
         self._failures: dict[Key, _Failure] = {}
         self._dependents: dict[Key, set[Key]] = {}
@@ -93,6 +101,8 @@ class Gate:
         self._heals: dict[Key, tuple[float, ...]] = {}
         """Times of the latest heals, the object healed last standing last."""
         self._fights: dict[Key, _Fight] = {}
+        self._left: dict[Key, tuple[float, str]] = {}
+        """Objects that are left alone: until when, and that in words."""
         self._queue: list[tuple[float, Key]] = []
         """Retries in time order. An entry counts only if its object still waits for just that moment."""
 
@@ -103,6 +113,11 @@ class Gate:
     def failing(self) -> int:
         """Objects of which a failure is remembered."""
         return len(self._failures)
+
+    @property
+    def left(self) -> Mapping[Key, float]:
+        """Objects that are left alone, and until when."""
+        return {key: until for key, (until, _) in self._left.items()}
 
     @property
     def fights(self) -> bool:
@@ -118,6 +133,10 @@ class Gate:
         it is tried at once a few times, and its backoff counts for no more than its first step after that.
         """
         now = self._clock()
+        if self._left:
+            until, words = self._left.get(self._unit(op.key), (0.0, ""))
+            if now < until:
+                return left(op, words)
         failure = self._failures.get(op.key)
         if failure is not None and failure.tried is not None and failure.tried == fingerprint(op):
             eager = False
@@ -222,6 +241,23 @@ class Gate:
                 fight = self._fights.get(key)
                 if fight is not None:
                     fight.culprit = culprit
+
+    def leave(self, key: Key, until: float, words: str) -> None:
+        """Leave an object alone before ``until``, whatever drifts of it. ``words`` say that to people. What
+        is declared changes nothing about it."""
+        self._left[self._unit(key)] = until, words
+
+    def take_up(self, key: Key) -> bool:
+        """Leave an object alone no longer. Returns whether it was."""
+        return self._left.pop(self._unit(key), None) is not None
+
+    def taken_up(self) -> tuple[Key, ...]:
+        """The objects that have been left alone for as long as they were to be. Each is named once."""
+        now = self._clock()
+        keys = tuple(key for key, (until, _) in self._left.items() if until <= now)
+        for key in keys:
+            del self._left[key]
+        return keys
 
     def declared(self) -> None:
         """Something else is declared: all is forgiven."""

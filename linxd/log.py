@@ -268,6 +268,12 @@ def duration(usec: int) -> str:
     return f"{usec / 1_000_000:.1f} s"
 
 
+def clock_time(moment: float) -> str:
+    """``12:30:11``; with its date where that is not within a day."""
+    form = "%H:%M:%S" if abs(moment - time.time()) < 86400 else "%Y-%m-%d %H:%M:%S"
+    return time.strftime(form, time.localtime(moment))
+
+
 def machine(op: Op, culprit: Culprit | None = None) -> str:
     """An op as one line of JSON: its verb, its object, what changes from what to what, and who caused it."""
     form: dict[str, object] = {"verb": str(op.verb), "object": op.name, "key": op.key}

@@ -81,7 +81,7 @@ class Loop(Generic[D, O]):
         self._on_state = on_state
         self._clock = clock
         self._random = random
-        self._gate = Gate(clock=clock.now, random=random)
+        self._gate = Gate(clock=clock.now, random=random, unit=source.unit)
         self._wake = asyncio.Event()
         self._feed = Feed(source, clock=clock, random=random, wake=self._wake.set)
         self._runner: Runner[D, O] = Runner(source, self.owned, self._gate, self._feed, ended=self._ended)
@@ -190,6 +190,22 @@ class Loop(Generic[D, O]):
         if self._paused_until is not None:
             self._unpause(Trigger.REQUEST)
 
+    def leave(self, key: Key, until: float, words: str = "paused") -> None:
+        """Leave one object alone before ``until`` (seconds of the clock), but look at it and report.
+        ``words`` say so in its condition. No op of it that was not tried yet is tried."""
+        self._gate.leave(key, until, words)
+        self._wake.set()
+
+    def take_up(self, key: Key) -> None:
+        """Leave an object alone no longer."""
+        if self._gate.take_up(key):
+            self._want(Trigger.REQUEST, at_once=True)
+
+    @property
+    def left(self) -> Mapping[Key, float]:
+        """Objects that are left alone, and until when."""
+        return self._gate.left
+
     async def request(self) -> Report:
         """Look at everything, in a pass that starts after this call, and try again what failed.
 
@@ -257,6 +273,8 @@ class Loop(Generic[D, O]):
             self._want(Trigger.EVENT)
         if self._paused_until is not None and now >= self._paused_until:
             self._unpause(Trigger.RESYNC)
+        if self._gate.taken_up():
+            self._want(Trigger.RESYNC, at_once=True)
         if self._plans:
             await self._draft()
         elif self._blocked_until is not None and now < self._blocked_until:
@@ -276,7 +294,7 @@ class Loop(Generic[D, O]):
     def _arm(self, alarm: Alarm) -> None:
         quiet_at = self._gate.expire()
         self._judge()
-        times = [self._feed.retry_at, self._paused_until, quiet_at]
+        times = [self._feed.retry_at, self._paused_until, quiet_at, *self._gate.left.values()]
         if self._blocked_until is not None:
             times.append(self._blocked_until)
         else:

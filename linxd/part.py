@@ -7,10 +7,12 @@ It knows neither the other sources of the scope nor which one this is.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from linxd.called import find
 from linxd.clock import BOOT
 from linxd.ledger import FileLedger
 from linxd.loop import Loop, LoopState, Status
@@ -30,6 +32,16 @@ class Opened(NamedTuple):
     source: Source[Any, Any]
     close: Callable[[], None]
     loaded: Callable[[], bool] | None = None
+
+
+class Left(NamedTuple):
+    """An object that is left alone: what it is called, until when (seconds of CLOCK_BOOTTIME, microseconds
+    of CLOCK_REALTIME), and that in words."""
+
+    name: str
+    until: float
+    at: int
+    words: str
 
 
 class Part:
@@ -69,6 +81,7 @@ class Part:
         self._error = ""
         self._generation = 1
         self._paused_until: float | None = None
+        self._left: dict[Key, Left] = {}
         self._stopping = asyncio.Event()
 
     # -- asked ----------------------------------------------------------------------------------------------
@@ -128,10 +141,50 @@ class Part:
             self.loop.pause(until)
 
     def resume(self) -> None:
-        """End a pause now."""
+        """End a pause now, of every object, too."""
+        for key in list(self._left):
+            self.take_up(key)
         self._paused_until = None
         if self.loop is not None:
             self.loop.resume()
+
+    @property
+    def left(self) -> Mapping[Key, Left]:
+        """The objects that are left alone now."""
+        now = BOOT.now()
+        self._left = {key: one for key, one in self._left.items() if one.until > now}
+        return self._left
+
+    async def find(self, text: str) -> list[tuple[Key, str]]:
+        """The objects that ``text`` may mean, as `linxd.called.find` has it: those that are declared, left
+        alone or not as they should be. What is changed only together with others stands for all of them."""
+        loop, desired = self.loop, self.desired
+        if loop is None:
+            return []
+        source = loop.source
+        others = [(key, one.name) for key, one in self.left.items()]
+        conditions, _ = loop.standing()
+
+        def look() -> dict[Key, str]:
+            others.extend((key, one.name) for key, one in conditions.items())
+            found = find(itertools.chain(source.objects(desired), others), text)
+            units = ((source.unit(key), key, name) for key, name in found)
+            return {unit: name if unit == key else " ".join(map(str, unit)) for unit, key, name in units}
+
+        return list((await asyncio.to_thread(look)).items())
+
+    def leave(self, key: Key, left: Left) -> None:
+        """Leave an object alone, in a loop made anew meanwhile, too. A later word on it replaces an earlier
+        one."""
+        self._left[key] = left
+        if self.loop is not None:
+            self.loop.leave(key, left.until, left.words)
+
+    def take_up(self, key: Key) -> None:
+        """Leave an object alone no longer."""
+        self._left.pop(key, None)
+        if self.loop is not None:
+            self.loop.take_up(key)
 
     def stop(self) -> None:
         """Have `run` return soon."""
@@ -193,6 +246,8 @@ class Part:
             self.loop, self._error, self._loaded = loop, "", opened.loaded
             if self._paused_until is not None and self._paused_until > BOOT.now():
                 loop.pause(self._paused_until)
+            for key, one in self.left.items():
+                loop.leave(key, one.until, one.words)
             await loop.run()
             self.gone = loop.gone
         finally:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from linxd.called import find
 from linxd.clock import BOOT
 from linxd.config.model import ScopeConfig
 from linxd.ledger import FileLedger
-from linxd.log import INFO, WARNING, condition_line, news
+from linxd.log import INFO, NOTICE, WARNING, clock_time, condition_line, news, thing
 from linxd.loop import LoopState
-from linxd.part import Opened, Part
+from linxd.part import Left, Opened, Part
 from linxd.patch import Condition, Culprit, Key, Report, State
 from linxd.reporter import Reporter
 from linxd.source import Blocked, Gone
@@ -34,6 +36,8 @@ FIRST_PASS = 30.0
 """Seconds for which a first pass may keep the next loop waiting."""
 PATIENCE = 30.0
 """Seconds for which a reload, or a release, waits for each loop."""
+NAMED = 5
+"""Objects that are named where several may be meant."""
 END = 1.0
 """Seconds in which loops end by themselves."""
 
@@ -43,6 +47,10 @@ NOTHING: Mapping[str, Any] = {
     "rtnl": RtnlDesired(),
 }
 """What is declared where nothing is."""
+
+
+class Ambiguous(LookupError):  # noqa: N818 - a fact
+    """Several objects may be meant."""
 
 
 class ScopeState(enum.StrEnum):
@@ -121,6 +129,7 @@ class Scope:
         self._over = asyncio.Event()
         self._overriding: ScopeState | None = None
         self._paused_until = 0.0
+        self._paused_at = 0.0
         self._filtered = False
         """Whether the ruleset has loaded once in this namespace."""
         self._beginning: asyncio.Task[None] | None = None
@@ -162,6 +171,11 @@ class Scope:
     def paused_until(self) -> float:
         """When the pause ends by itself, in seconds of CLOCK_BOOTTIME; 0.0 where there is none."""
         return self._paused_until if self._paused_until > BOOT.now() else 0.0
+
+    @property
+    def paused_at(self) -> float:
+        """The same moment in seconds of CLOCK_REALTIME, as it was when the pause began."""
+        return self._paused_at if self.paused_until else 0.0
 
     def hold(self) -> str:
         """Why no address may be added and no link set up yet; "" when they may."""
@@ -337,12 +351,51 @@ class Scope:
     def pause(self, seconds: float) -> None:
         """Write nothing for so long, but look and report. A later word on it replaces an earlier one."""
         self._paused_until = BOOT.now() + seconds
+        self._paused_at = time.time() + seconds
         for part in self._parts.values():
             part.pause(self._paused_until)
         self._changed()
 
+    async def pause_object(self, text: str, seconds: float) -> str:
+        """Leave one object alone for so long. Returns what it is called, once nothing more is written of
+        it; raises LookupError, or its subclass `Ambiguous`."""
+        part, key, name = await self._find(text)
+        until = BOOT.now() + seconds
+        moment = time.time() + seconds
+        words = f"paused until {clock_time(moment)}"
+        part.leave(key, Left(name, until, round(moment * 1e6), words))
+        self._reporter.say(news(self.config.name, f"{part.name}: {thing(name)} is {words}", priority=NOTICE))
+        # What a pass that runs now has begun with it is done with when the next one begins.
+        await self._settled([part])
+        self._changed()
+        return name
+
+    async def resume_object(self, text: str) -> str:
+        """Leave one object alone no longer. Returns what it is called; raises as `pause_object`."""
+        part, key, name = await self._find(text, left=True)
+        part.take_up(key)
+        self._reporter.say(news(self.config.name, f"{part.name}: {thing(name)} is paused no longer"))
+        self._changed()
+        return name
+
+    async def _find(self, text: str, *, left: bool = False) -> tuple[Part, Key, str]:
+        found: list[tuple[Part, Key, str]] = []
+        for part in self._parts.values():
+            if left:
+                known = [(key, one.name) for key, one in part.left.items()]
+                found += ((part, key, name) for key, name in find(known, text))
+            else:
+                found += ((part, key, name) for key, name in await part.find(text))
+        if not found:
+            raise LookupError(f"{text!r} is not paused" if left else f"no object is called {text!r}")
+        if len(found) > 1:
+            some = [name for _, _, name in found[:NAMED]]
+            more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+            raise Ambiguous(f"{text!r} may be any of {', '.join(some)}{more}")
+        return found[0]
+
     def resume(self) -> None:
-        """End a pause now."""
+        """End a pause now, of every object, too."""
         self._paused_until = 0.0
         for part in self._parts.values():
             part.resume()

@@ -213,4 +213,10 @@ class Served:
             "loops": loops,
             "conditions": conditions[:SHOWN],
             "last_patch": self._last,
+            "paused_until": scope.paused_at,
+            "paused": [
+                {"source": name, "object": one.name, "until": one.at / 1e6}
+                for name, part in scope.parts.items()
+                for one in part.left.values()
+            ],
         }

@@ -15,7 +15,20 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from linxd.patch import Change, Claim, Condition, Culprit, Entry, Key, Op, Patch, Report, State, Trigger
+from linxd.patch import (
+    Change,
+    Claim,
+    Condition,
+    Culprit,
+    Entry,
+    Key,
+    Op,
+    Patch,
+    Report,
+    State,
+    Trigger,
+    left,
+)
 
 D = TypeVar("D")
 """A source's desired state: immutable."""
@@ -268,6 +281,11 @@ class Source(abc.ABC, Generic[D, O]):
         look at. May be called in a thread."""
         return ()
 
+    def unit(self, key: Key) -> Key:
+        """What is left alone as a whole when the object ``key`` is to be left alone: itself, unless it can
+        be changed only together with others."""
+        return key
+
     def watched(self) -> Mapping[Key, str]:
         """How drift of each declared object is noticed (``event``, ``poll``), where they differ in that."""
         return {}
@@ -318,9 +336,7 @@ class ObjectSource(Source[D, O]):
         for op in patch.ops:
             await work.checkpoint()
             if not work.write:
-                conditions[op.key] = Condition(
-                    op.key, op.name, State.PENDING, "has drifted; nothing is written now"
-                )
+                conditions[op.key] = left(op)
                 continue
             condition = _held(op, conditions) or work.admit(op) or self._carry_out(op, work.owned)
             if condition is None or condition.state is State.NOTED:

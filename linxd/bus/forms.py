@@ -123,15 +123,19 @@ def listed(
 
 
 def object_form(
-    key: Key, name: str, condition: Condition | None, since: Mapping[Key, tuple[State, int]]
+    key: Key,
+    name: str,
+    condition: Condition | None,
+    since: Mapping[Key, tuple[State, int]],
+    *,
+    paused_until: int = 0,
 ) -> ObjectForm:
-    """One of them."""
+    """One of them. ``paused_until``: as the bus has it, 0 where it is not paused by itself."""
+    detail = {"paused-until": Variant("t", paused_until)} if paused_until else {}
     if condition is None:
-        return [str(key[0]), _words(key, name), str(State.DONE), 0, {}]
-    detail = {
-        "text": Variant("s", clean(condition.text)),
-        "id": Variant("s", json.dumps(condition.key)),
-    }
+        return [str(key[0]), _words(key, name), str(State.DONE), 0, detail]
+    detail["text"] = Variant("s", clean(condition.text))
+    detail["id"] = Variant("s", json.dumps(condition.key))
     if condition.errno:
         detail["errno"] = Variant("i", condition.errno)
     if condition.needs:

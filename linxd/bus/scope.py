@@ -7,23 +7,22 @@ What is done is the scope's business; here it is asked for, in turns and within 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import time
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from linxd import __version__
 from linxd.bus import names
 from linxd.bus.connection import BusError, Call
-from linxd.bus.forms import ObjectForm, listed, object_form, planned, take_apart
+from linxd.bus.forms import ObjectForm, listed, object_form, planned, public_name, take_apart
 from linxd.bus.interface import Interface, Property, method
-from linxd.clock import BOOT
 from linxd.config.faults import ConfigError
 from linxd.log import clean
 from linxd.part import Part
 from linxd.patch import Patch, State
-from linxd.scope import ORDER, Scope, ScopeState
+from linxd.scope import ORDER, Ambiguous, Scope, ScopeState
 from linxd.source import Blocked, Gone
 
 PAGE = 1000
@@ -54,6 +53,7 @@ class ScopeInterface(Interface):
         "State": Property("s", "true"),
         "Paused": Property("b", "true"),
         "PausedUntil": Property("t", "true"),
+        "PausedObjects": Property("a(sst)", "true"),
         "Generation": Property("t", "true"),
         "Counts": Property("a{su}", "true"),
     }
@@ -76,8 +76,6 @@ class ScopeInterface(Interface):
         self._word = word
         self._reload = reload
         self._release = release
-        self._paused = (0.0, 0)
-        """When the pause ends, on the clock that counts suspend and, as first said, in real time."""
         self._plans: OrderedDict[str, tuple[list[Patch], int]] = OrderedDict()
         self._expiry: asyncio.TimerHandle | None = None
         self._waiting: Counter[str] = Counter()
@@ -96,17 +94,17 @@ class ScopeInterface(Interface):
             "State": str(scope.state),
             "Paused": bool(scope.paused_until),
             "PausedUntil": self._until(),
+            "PausedObjects": [
+                [name, public_name(name, key, one.name), one.at]
+                for name, part in scope.parts.items()
+                for key, one in part.left.items()
+            ],
             "Generation": scope.generation,
             "Counts": {str(state): count for state, count in scope.counts.items()},
         }
 
     def _until(self) -> int:
-        until = self._scope.paused_until
-        if not until:
-            return 0
-        if self._paused[0] != until:
-            self._paused = (until, time.time_ns() // 1000 + round((until - BOOT.now()) * 1e6))
-        return self._paused[1]
+        return round(self._scope.paused_at * 1e6)
 
     def close(self) -> None:
         """Keep nothing any more."""
@@ -161,7 +159,7 @@ class ScopeInterface(Interface):
         if wanted and wanted not in list(State):
             raise BusError(names.INVALID_ARGS, f"{wanted!r} is no condition: {', '.join(State)}")
         looks = [
-            (part.loop.source, part.desired, *part.loop.standing())
+            (part.loop.source, part.desired, {**part.left}, *part.loop.standing())
             for part in self._ordered()
             if part.loop is not None
         ]
@@ -169,10 +167,12 @@ class ScopeInterface(Interface):
         def look() -> tuple[list[ObjectForm], int]:
             page: list[ObjectForm] = []
             total = 0
-            for source, desired, conditions, since in looks:
+            for source, desired, left, conditions, since in looks:
                 for key, name, condition in listed(source.objects(desired), conditions, wanted):
                     if offset <= total < offset + limit:
-                        page.append(object_form(key, name, condition, since))
+                        one = left.get(source.unit(key)) if left else None
+                        until = 0 if one is None else one.at
+                        page.append(object_form(key, name, condition, since, paused_until=until))
                     total += 1
             return page, total
 
@@ -233,6 +233,22 @@ class ScopeInterface(Interface):
         self._scope.resume()
         return ()
 
+    @method("st", "s", action="pause")
+    async def pause_object(self, call: Call, text: str, usec: int) -> tuple[str]:
+        """See the XML."""
+        self._going()
+        if usec <= 0:
+            raise BusError(names.INVALID_ARGS, "a pause ends by itself: say after how long")
+        with _found():
+            return (clean(await self._scope.pause_object(text, min(usec / 1e6, LONGEST))),)
+
+    @method("s", "s", action="resume")
+    async def resume_object(self, call: Call, text: str) -> tuple[str]:
+        """See the XML."""
+        self._going()
+        with _found():
+            return (clean(await self._scope.resume_object(text)),)
+
     @method(action="release")
     async def release(self, call: Call) -> tuple[()]:
         """Afterwards the daemon ends."""
@@ -283,6 +299,17 @@ class ScopeInterface(Interface):
         self._alive()
         if self._scope.state is ScopeState.STOPPING:
             raise BusError(names.BUSY, f"{self._name} is stopping")
+
+
+@contextlib.contextmanager
+def _found() -> Iterator[None]:
+    """What can't be found has its error's name."""
+    try:
+        yield
+    except Ambiguous as error:
+        raise BusError(names.INVALID_ARGS, error.args[0]) from None
+    except LookupError as error:
+        raise BusError(names.NO_SUCH_OBJECT, error.args[0]) from None
 
 
 def _page(limit: int) -> None:

@@ -43,12 +43,19 @@ def add(commands: Subparsers) -> None:
         "pause",
         help="write nothing for a while, so that a repair by hand stays",
         description=(
-            "Has the daemon of a scope look and report, but write nothing. Ends by itself; `linxctl resume`"
-            " ends it sooner. A restart of the daemon ends it, too."
+            "Has the daemon of a scope look and report, but write nothing, or nothing of one object. Ends by"
+            " itself; `linxctl resume` ends it sooner. A restart of the daemon ends it, too."
         ),
         epilog="exit codes: 0 done, 2 trouble",
     )
     pause.add_argument("scope", metavar="SCOPE", help='"host", or a name such as c1')
+    pause.add_argument(
+        "object",
+        metavar="OBJECT",
+        nargs="*",
+        help='leave this object alone, and keep the others: "route default", "link eth0", a sysctl'
+        " (as it is listed; its kind, or its end, may be left out)",
+    )
     pause.add_argument(
         "--for", dest="span", metavar="TIME", type=_span, default=600.0, help='such as "10m"; default: 10m'
     )
@@ -60,6 +67,12 @@ def add(commands: Subparsers) -> None:
         epilog="exit codes: 0 done, 2 trouble",
     )
     resume.add_argument("scope", metavar="SCOPE", help='"host", or a name such as c1')
+    resume.add_argument(
+        "object",
+        metavar="OBJECT",
+        nargs="*",
+        help="end the pause of this object alone; default: every pause",
+    )
     resume.set_defaults(run=run_resume)
     reload = commands.add_parser(
         "reload",
@@ -88,9 +101,14 @@ def _span(text: str) -> float:
 
 def run_pause(options: argparse.Namespace) -> int:
     """Returns the exit code."""
-    answer = ask(options, "Pause", "t", [int(options.span * 1e6)], word=f"pause {options.span:.6f}")
-    said = f"writes nothing for {_words(options.span)}"
-    return _show(options, answer, f"{options.scope}: {said}; `linxctl resume {options.scope}` ends it")
+    usec, wanted = int(options.span * 1e6), _said(options.object)
+    end = f"`linxctl resume {options.scope}` ends it"
+    said = f"for {_words(options.span)}; {end}"
+    if not wanted:
+        answer = ask(options, "Pause", "t", [usec], word=f"pause {options.span:.6f}")
+        return _show(options, answer, f"{options.scope}: writes nothing {said}")
+    answer = ask(options, "PauseObject", "st", [wanted, usec], word=f"pause {options.span:.6f} {wanted}")
+    return _show_object(options, answer, f"is left alone {said}")
 
 
 def _words(span: float) -> str:
@@ -103,12 +121,33 @@ def _words(span: float) -> str:
 
 def run_resume(options: argparse.Namespace) -> int:
     """Returns the exit code."""
-    return _show(options, ask(options, "Resume", word="resume"), f"{options.scope}: heals again")
+    wanted = _said(options.object)
+    if not wanted:
+        return _show(options, ask(options, "Resume", word="resume"), f"{options.scope}: heals again")
+    answer = ask(options, "ResumeObject", "s", [wanted], word=f"resume {wanted}")
+    return _show_object(options, answer, "is kept as declared again")
 
 
 def run_reload(options: argparse.Namespace) -> int:
     """Returns the exit code."""
     return _show(options, ask(options, "Reload", word="reload"), f"{options.scope}: reloaded")
+
+
+def _said(words: Sequence[str]) -> str:
+    """What was said of an object, as one line."""
+    return " ".join(" ".join(words).split())
+
+
+def _show_object(options: argparse.Namespace, answer: control.Answer, what: str) -> int:
+    """The daemon's answer is the whole name of what was meant, or why nothing could be."""
+    if not answer.done:
+        raise Trouble(f"{options.scope}: {'; '.join(answer.lines)}")
+    (name,) = answer.lines
+    if options.json:
+        print_json({"scope": options.scope, "done": True, "object": name, "lines": []})
+        return 0
+    print(clean(f"{options.scope}: {name} {what}"))
+    return 0
 
 
 def _show(options: argparse.Namespace, answer: control.Answer, done: str) -> int:
@@ -192,5 +231,5 @@ def _by_bus(name: str, member: str, signature: str, body: Sequence[Any]) -> cont
         raise Trouble(f"{name}: {error}") from None
     except Unreachable as error:
         raise Trouble(f"{name}: {error}") from None
-    lines = answer[0] if answer and isinstance(answer[0], list) else []
-    return control.Answer(True, tuple(map(str, lines)))
+    lines = answer[0] if answer else []
+    return control.Answer(True, tuple(map(str, lines)) if isinstance(lines, list) else (str(lines),))

@@ -21,7 +21,7 @@ from linxd.cli.onbus import has_bus, show
 from linxd.cli.terminal import Lines
 from linxd.collector import take_charge
 from linxd.config import ConfigError, ScopeConfig, load
-from linxd.control import Answer, Control, ask
+from linxd.control import Answer, Control, ask, span
 from linxd.log import ERROR, NOTICE, WARNING, Entry, news
 from linxd.netns import Namespace, NotThere, Refused, enter, find, is_replaced, open_host
 from linxd.nswatch import WAIT, Watch, comes_again, wait_for
@@ -212,7 +212,10 @@ async def _serve(
                 "resume": lambda: _resume(served),
                 "release": lambda: _release(served),
             },
-            {"pause": lambda seconds: _pause(served, seconds)},
+            {
+                "pause": lambda rest: _pause(served, rest),
+                "resume": lambda rest: _resume(served, rest),
+            },
         )
         stack.callback(control.close)
         try:
@@ -249,16 +252,28 @@ async def _answer(reload: Reloader) -> Answer:
         return Answer(False, tuple(str(fault) for fault in error.faults))
 
 
-async def _pause(served: Served, seconds: float) -> Answer:
-    if seconds <= 0:
-        return Answer(False, ("a pause takes more than no time",))
-    served.scope.pause(seconds)
-    return Answer(True)
+async def _pause(served: Served, rest: str) -> Answer:
+    said = span(rest)
+    if said is None or said[0] <= 0:
+        return Answer(False, ("a pause ends by itself: say after how many seconds",))
+    seconds, wanted = said
+    if not wanted:
+        served.scope.pause(seconds)
+        return Answer(True)
+    try:
+        return Answer(True, (await served.scope.pause_object(wanted, seconds),))
+    except LookupError as error:
+        return Answer(False, (str(error.args[0]),))
 
 
-async def _resume(served: Served) -> Answer:
-    served.scope.resume()
-    return Answer(True)
+async def _resume(served: Served, wanted: str = "") -> Answer:
+    if not wanted:
+        served.scope.resume()
+        return Answer(True)
+    try:
+        return Answer(True, (await served.scope.resume_object(wanted),))
+    except LookupError as error:
+        return Answer(False, (str(error.args[0]),))
 
 
 async def _release(served: Served) -> Answer:

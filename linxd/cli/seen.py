@@ -75,6 +75,11 @@ def _word(path: str, objects: Mapping[str, Any]) -> dict[str, Any]:
         "loops": [loop for loop, _ in loops],
         "conditions": [],
         "last_patch": None,
+        "paused_until": scope.get("PausedUntil", 0) / 1e6,
+        "paused": [
+            {"source": source, "object": name, "until": at / 1e6}
+            for source, name, at in scope.get("PausedObjects", ())
+        ],
     }
     at, source = max(((at, loop["source"]) for loop, at in loops), default=(0, ""))
     if at:

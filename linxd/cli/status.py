@@ -18,7 +18,7 @@ from linxd.cli.output import Subparsers, print_json
 from linxd.cli.seen import on_bus
 from linxd.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Paint, table
 from linxd.config import declared_names
-from linxd.log import clean, duration
+from linxd.log import clean, clock_time, duration
 
 CONVERGED, OTHERWISE, NOT_RUNNING = 0, 1, 3
 
@@ -146,6 +146,11 @@ def _status(word: Mapping[str, Any], paint: Paint) -> Iterator[str]:
         facts.append(("files", ", ".join(map(str, word["files"]))))
     for key, value in facts:
         yield f"    {key + ':':11}{clean(value)}"
+    if word.get("paused_until"):
+        yield f"    paused, until {_coming(word['paused_until'])}"
+    for one in word.get("paused", ()):
+        named = clean(str(one.get("object")))
+        yield f"    {paint('left alone', YELLOW)}: {named}, until {_coming(one.get('until'))}"
     rows = [_loop(loop) for loop in _loops(word)]
     if rows:
         yield from (f"    {line}" for line in table(rows))
@@ -197,6 +202,17 @@ def _number(value: object) -> int:
 
 def _colour(state: str) -> tuple[str, ...]:
     return (_COLOURS[state],) if state in _COLOURS else ()
+
+
+def _coming(at: object) -> str:
+    """``12:30:11 (in 5 min)``."""
+    if not isinstance(at, int | float):
+        return "?"
+    left = max(0, round(at - time.time()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if left >= size:
+            return f"{clock_time(at)} (in {left // size} {unit})"
+    return f"{clock_time(at)} (in {left} s)"
 
 
 def _moment(at: object) -> str:

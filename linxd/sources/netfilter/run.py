@@ -16,7 +16,7 @@ from typing import Protocol
 
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.socket import Requests
-from linxd.patch import Change, Condition, Culprit, Entry, Key, Op, Patch, Report, State, Verb
+from linxd.patch import Change, Condition, Culprit, Entry, Key, Op, Patch, Report, State, Verb, left
 from linxd.source import LEDGER, LedgerError, Owned, Pass, forgetful, settle_unsure, transient, unrecorded
 from linxd.sources.netfilter.commit import Fate, Outcome, commit, follow, where_of_op
 from linxd.sources.netfilter.mirror import Mirror
@@ -27,6 +27,8 @@ from linxd.sources.netfilter.things import TableThing, table_key
 
 RACES = 128
 """Times that one pass loses to other writers before it leaves the rest to the next."""
+LOST = 3
+"""Answers that one pass may lose. Each leaves everything in doubt, so that all is read again."""
 ROUNDS = 8
 """Commits in one pass. One is the rule; more are needed while somebody goes on undoing what we do."""
 
@@ -75,6 +77,7 @@ class Run:
         self._last: int | None = None
         """The generation that our last commit made."""
         self._reread = False
+        self._lost = 0
         self._doubt = work.full
         """Whether the ledger may hold writes of which nobody knows what became."""
 
@@ -183,14 +186,13 @@ class Run:
 
     def _paused(self, ops: Iterable[Op]) -> None:
         for op in ops:
-            text = "has drifted; nothing is written now"
-            self._conditions[op.key] = Condition(op.key, op.name, State.PENDING, text)
+            self._conditions[op.key] = left(op)
 
     # --- what may be done ---------------------------------------------------------------------------
 
     def _admitted(self, ops: Sequence[Op]) -> list[Op]:
         """The ops that may be tried now. One that failed holds up all, for all are one transaction; one that
-        is fought over holds up what needs it."""
+        is fought over, or left alone, holds up what needs it."""
         held: dict[Key, Condition] = {}
         for op in ops:
             condition = self._work.admit(op)
@@ -198,7 +200,7 @@ class Run:
                 held[op.key] = condition
         self._conditions.update(held)
         if any(
-            condition.state is not State.CONTENDED and condition.needs != (LEDGER,)
+            condition.state is not State.CONTENDED and not condition.paused and condition.needs != (LEDGER,)
             for condition in held.values()
         ):
             return []
@@ -243,7 +245,19 @@ class Run:
             # in doubt, in the ledger too, until a look at everything tells
             host.mirror.lose()
             self._doubt = True
-            return Fate.MOVED
+            self._lost += 1
+            if self._lost <= LOST:
+                return Fate.MOVED
+            for op in ops:
+                self._conditions[op.key] = Condition(
+                    op.key,
+                    op.name,
+                    State.FAILED,
+                    "the kernel's answer was lost",
+                    errno.ENOBUFS,
+                    transient=True,
+                )
+            return Fate.REFUSED
         owned.revert(keys)
         if outcome.fate is Fate.REFUSED and self._try_otherwise(outcome, ops):
             return Fate.MOVED

@@ -113,6 +113,10 @@ class NetfilterSource(Source[Desired, Observed]):
         """Compile a declaration and leave it at that. Raises RulesetError with all its faults."""
         await self.compiler.compile(desired, self._wanted.index, _at_once)
 
+    def unit(self, key: Key) -> Key:
+        """The table that it stands in."""
+        return ("table", *key[1:3])
+
     def objects(self, desired: Desired) -> Iterable[tuple[Key, str]]:
         """The tables that were compiled last, with what is in them; rules by their places."""
         for where, table in self._wanted.form.tables.items():

@@ -107,6 +107,15 @@ class Run:
         self.conditions[op.key] = condition
         self._refused.add(op.key)
 
+    def waits(self, op: Op) -> Condition | None:
+        """The condition of an op whose object stands on a link that is not made now."""
+        for needed in op.needs:
+            cause = self.conditions.get(needed)
+            if cause is not None and cause.state not in (State.DONE, State.NOTED):
+                text = f"needs {cause.name}: {cause.text}"
+                return Condition(op.key, op.name, State.PENDING, text, needs=op.needs)
+        return None
+
     def forgets(self, condition: Condition) -> None:
         """The ledger can't be written: said of it, for nothing else waits for that."""
         self.conditions[condition.key] = condition

@@ -264,7 +264,9 @@ class RtnlSource(Source[Desired, Observed]):
                     run.note(op)
                 continue
             run.drift(op)
-            held = None if run.wrote(op.key) else work.admit(op)
+            held = run.waits(op)
+            if held is None and not run.wrote(op.key):
+                held = work.admit(op)
             if held is not None:
                 run.hold(op, held)
             elif work.write:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from linxd.patch import Change, Condition, Key, Op, Patch, Report, State
+from linxd.patch import Change, Condition, Key, Op, Patch, Report, left
 from linxd.source import LEDGER, LedgerError, Pass, forgetful, unrecorded
 from linxd.sources.sysctl.apply import Applier
 from linxd.sources.sysctl.diff import found_first
@@ -64,8 +64,7 @@ class Rounds:
             self.drifted[op.key] = _merged(self.drifted.get(op.key), op)
             await work.checkpoint()
             if not work.write:
-                text = "has drifted; nothing is written now"
-                self.conditions[op.key] = Condition(op.key, op.name, State.PENDING, text)
+                self.conditions[op.key] = left(op)
                 continue
             held = work.admit(op)
             if held is None and full is not None and op in unknown:
