@@ -28,7 +28,7 @@ RELEASES = {"12": "bookworm", "13": "trixie"}
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "polkitd", "libglib2.0-bin", "python3", "python3-pyroute2",
     "python3-dbus-next", "python3-systemd", "python3-tomli", "iproute2", "nftables", "procps", "libcap2-bin",
-    "passwd", "systemd-container",
+    "passwd", "systemd-container", "curl", "iputils-ping",
 )  # fmt: skip
 TOOLS = ("systemd-nspawn", "mmdebstrap", "nsenter", "unshare")
 BOOT_SECONDS = 60.0
