@@ -192,6 +192,8 @@ class Served:
                     "error": status.last_error or status.subscription_error,
                     "drifts": status.drifts,
                     "ops": status.ops_applied,
+                    "passes": status.passes,
+                    "overruns": status.overruns,
                     "heal_usec": list(status.heal_usec),
                     "watched": _watched(part),
                 }
