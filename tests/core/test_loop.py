@@ -631,6 +631,89 @@ def test_a_pause_stops_a_pass_under_way_at_its_next_op() -> None:
     asyncio.run(story())
 
 
+def test_an_object_is_left_alone_for_its_time_and_the_others_are_kept() -> None:
+    async def story() -> None:
+        async with running(World(), things(a="1", b="2"), resync=0) as bed:
+            bed.loop.leave(key("a"), bed.clock.now() + 600, "paused until noon")
+            bed.world.drift("a", "7")
+            bed.world.drift("b", None)
+            await quiet()
+            assert bed.world.things == things(a="7", b="2")
+            assert bed.loop.conditions[key("a")].text == "has drifted; paused until noon"
+            assert bed.loop.conditions[key("a")].paused
+            assert bed.state() is LoopState.DEGRADED
+            bed.loop.declare(things(a="1", b="3"))
+            await bed.after(599.0)
+            assert bed.world.things == things(a="7", b="3")
+            await bed.after(1.0)
+            assert bed.world.things == things(a="1", b="3")
+            assert bed.state() is LoopState.CONVERGED
+            assert bed.loop.left == {}
+
+    asyncio.run(story())
+
+
+def test_an_object_left_alone_is_taken_up_at_once_when_asked() -> None:
+    async def story() -> None:
+        async with running(World(), things(a="1"), resync=0) as bed:
+            bed.loop.leave(key("a"), bed.clock.now() + 600)
+            bed.world.drift("a", None)
+            await quiet()
+            assert bed.world.things == {}
+            bed.loop.take_up(key("b"))
+            await quiet()
+            assert bed.world.things == {}
+            bed.loop.take_up(key("a"))
+            await quiet()
+            assert bed.world.things == things(a="1")
+
+    asyncio.run(story())
+
+
+def test_an_object_left_alone_within_a_pass_is_not_written_by_it_any_more() -> None:
+    class Leaving(Calling):
+        def react(self) -> None:
+            assert self.loop is not None
+            self.loop.leave(key("c"), 2000.0)
+
+    async def story() -> None:
+        world = Leaving("b")
+        world.gate = asyncio.Event()
+        async with running(world, things(a="1", b="2", c="3")) as bed:
+            world.loop = bed.loop
+            world.gate.set()
+            await quiet()
+            assert world.things == things(a="1", b="2")
+            assert bed.loop.conditions[key("c")].paused
+
+    asyncio.run(story())
+
+
+def test_a_pass_that_a_pause_held_is_not_taken_for_one_that_did_it() -> None:
+    """Resumed while it runs, nobody holds back its ops; it writes none of them all the same."""
+
+    async def story() -> None:
+        world = World()
+        async with running(world, things(a="1"), resync=0) as bed:
+            bed.loop.pause(bed.clock.now() + 600)
+            world.gate = asyncio.Event()
+            world.drift("a", None)
+            asked = asyncio.create_task(bed.loop.request())
+            await quiet()
+            await world.halted.wait()
+            bed.loop.resume()
+            bed.states.clear()
+            world.gate.set()
+            report = await asked
+            assert report.applied == ()
+            assert not report.converged
+            await quiet()
+            assert world.things == things(a="1")
+            assert bed.states[-1] is LoopState.CONVERGED
+
+    asyncio.run(story())
+
+
 # -- ends -------------------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,45 @@ def test_paused_a_repair_by_hand_stays_until_resumed(netns: str, file: Path, tmp
         assert "192.0.2.1" in ip(netns, "address")
 
 
+def test_one_object_is_left_alone_and_shown_so_and_the_others_are_kept(
+    netns: str, file: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    file.write_text(BASE.replace('["192.0.2.1/32"]', '["192.0.2.1/32", "192.0.2.2/32"]'))
+    with Daemon(netns, file, state) as daemon:
+        daemon.converged()
+        said = ctl(state, "pause", netns, "address", "192.0.2.1/32", "on", "lo", "--for", "1h")
+        assert f"{netns}: address 192.0.2.1/32 dev lo is left alone for 1 h; `linxctl resume" in said
+        daemon.line(r"address 192\.0\.2\.1/32 on lo is paused until ")
+        ip(netns, "address", "del", "192.0.2.1/32", "dev", "lo")
+        daemon.line(r"address 192\.0\.2\.1/32 on lo is pending: has drifted; paused until ")
+        ip(netns, "address", "del", "192.0.2.2/32", "dev", "lo")
+        daemon.line(r"restored address 192\.0\.2\.2/32")
+        assert "192.0.2.1" not in ip(netns, "address")
+        ctl(state, "reload", netns)
+        assert "192.0.2.1" not in ip(netns, "address")
+        shown = ctl(state, "status", netns, rc=1)
+        assert "left alone: address 192.0.2.1/32 dev lo, until " in shown
+        assert "(in 59 min)" in shown or "(in 1 h)" in shown
+        (one,) = json.loads(ctl(state, "status", netns, "--json", rc=1))["paused"]
+        assert (one["source"], one["object"]) == ("rtnl", "address 192.0.2.1/32 dev lo")
+        said = ctl(state, "resume", netns, "192.0.2.1/32")
+        assert "address 192.0.2.1/32 dev lo is kept as declared again" in said
+        daemon.converged()
+        assert "192.0.2.1" in ip(netns, "address")
+
+
+def test_an_object_that_nobody_can_tell_is_trouble(netns: str, file: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    file.write_text(BASE.replace('["192.0.2.1/32"]', '["192.0.2.1/32", "192.0.2.2/32"]'))
+    with Daemon(netns, file, state) as daemon:
+        daemon.converged()
+        assert "no object is called 'link eth9'" in ctl(state, "pause", netns, "link", "eth9", rc=2)
+        said = ctl(state, "pause", netns, "address", rc=2)
+        assert "address 192.0.2.1/32 dev lo, address 192.0.2.2/32 dev lo" in said
+        assert "'lo' is not paused" in ctl(state, "resume", netns, "lo", rc=2)
+
+
 def test_a_pause_ends_by_itself(netns: str, file: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with Daemon(netns, file, state) as daemon:
