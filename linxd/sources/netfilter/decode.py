@@ -6,6 +6,7 @@ It must not know sockets, nor which namespace the messages describe.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import struct
 from collections import defaultdict
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from linxd.netlink.nft import NFGEN_HDRLEN
-from linxd.netlink.wire import attr_map, attrs, pack_attr, text_of
+from linxd.netlink.wire import WireError, attr_map, attrs, pack_attr, text_of
 from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.elements import Collector
 from linxd.sources.netfilter.expressions import NOTHING, Found, canonical, set_pattern, single, without_use
@@ -47,6 +48,18 @@ _SET_ATTRS = frozenset(
 )
 """What defines a set. Others say what became of it (its back end, how many elements), and differ by
 kernel."""
+
+
+@contextlib.contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Around the reading of what should be well-formed: what is not is a WireError, whatever it trips
+    over."""
+    try:
+        yield
+    except WireError:
+        raise
+    except (struct.error, LookupError, ValueError, OverflowError) as error:
+        raise WireError(f"{what}: {error}") from None
 
 
 def _number(found: Mapping[int, bytes], type: int, default: int = 0) -> int:
@@ -286,6 +299,11 @@ Dumped = Iterable[tuple[int, bytes]]
 def assemble(dumped: Dumped) -> Iterator[dict[TableId, Table] | None]:
     """Put messages together. Yields None after each slice of work of a few milliseconds, and at last the
     tables that there are, with everything in them that the messages tell. Raises WireError."""
+    with refusing("a dump of nf_tables"):
+        yield from _assemble(dumped)
+
+
+def _assemble(dumped: Dumped) -> Iterator[dict[TableId, Table] | None]:
     tables: dict[TableId, Table] = {}
     chains: dict[TableId, dict[str, Chain]] = defaultdict(dict)
     collectors: dict[TableId, dict[str, Collector]] = defaultdict(dict)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from linxd.netlink.wire import text_of
+from linxd.netlink.wire import WireError, text_of
 from linxd.patch import Culprit
 from linxd.sources.netfilter import decode
 from linxd.sources.netfilter import names as n
@@ -120,7 +120,11 @@ class Mirror:
             self.exact = False
         self.unknown.update(change.many & self.wanted)
         if change.messages:
-            _Following(self, change.messages).run()
+            try:
+                with decode.refusing("an event of nf_tables"):
+                    _Following(self, change.messages).run()
+            except WireError:
+                self.lose()
 
     def matters(self, where: TableId) -> bool:
         """Whether a table, or that it is there, is anybody's business."""

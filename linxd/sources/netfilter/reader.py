@@ -15,7 +15,7 @@ from linxd.netlink.nft import generation, nfgen
 from linxd.netlink.socket import Requests
 from linxd.netlink.wire import NLM_F_DUMP, pack_attr
 from linxd.sources.netfilter import names as n
-from linxd.sources.netfilter.decode import assemble, place, table
+from linxd.sources.netfilter.decode import assemble, place, refusing, table
 from linxd.sources.netfilter.state import Table, TableId
 
 Checkpoint = Callable[[], Awaitable[None]]
@@ -39,7 +39,8 @@ class Reader:
 
     def heads(self) -> dict[TableId, Table]:
         """All tables there are, empty. Raises NetlinkError, or Moved."""
-        found = (table(payload) for _, payload in self._dump(n.GETTABLE, n.NEWTABLE, nfgen(0)))
+        with refusing("a dump of nf_tables"):
+            found = [table(payload) for _, payload in self._dump(n.GETTABLE, n.NEWTABLE, nfgen(0))]
         return {head.id: head for head in found}
 
     async def read(self, wanted: Iterable[TableId], checkpoint: Checkpoint) -> dict[TableId, Table]:
