@@ -91,7 +91,9 @@ class Attacher:
 
     def changed(self) -> None:
         """The rules may be others now, or the connection a new one."""
-        if self._rules() != self._seen or (self._heard_on and self._connection.unique != self._heard_on):
+        # They are others whenever the files were read: then there may be files of other scopes, too.
+        anew = self._heard_on and self._connection.unique != self._heard_on
+        if self._rules() is not self._seen or anew:
             self._moved(None)
 
     async def run(self) -> None:
@@ -132,7 +134,7 @@ class Attacher:
         Unreachable."""
         everything, self._all = self._all, False
         dirty, self._dirty = self._dirty, set()
-        self._seen = rules = tuple(self._rules())
+        self._seen = rules = self._rules()
         if not rules and not self._followed:
             if self._heard_on == self._connection.unique:
                 await self._units.unsubscribe()

@@ -355,10 +355,9 @@ def test_a_service_that_is_restarted_is_another_container(machine: Machine, name
     unit = f"found-{name}.service"
     declare(machine, name, netns=f"unit:{unit}")
     with Journal(machine) as journal:
-        machine.do(
-            "systemd-run", "--quiet", f"--unit={unit}", "--property=Restart=always", "--property=RestartSec=0",
-            "--property=PrivateNetwork=yes", "--property=StartLimitBurst=100", "sleep", "infinity",
-        )  # fmt: skip
+        again = ("--property=Restart=always", "--property=RestartSec=0", "--property=StartLimitBurst=100")
+        network = "--property=PrivateNetwork=yes"
+        machine.do("systemd-run", "--quiet", f"--unit={unit}", *again, network, "sleep", "infinity")
         try:
             started(journal, name)
             for _ in range(2):
