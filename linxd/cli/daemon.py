@@ -14,10 +14,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from linxd import __version__, statedir
-from linxd.cli.onbus import has_bus, show
+from linxd.cli.onbus import has_bus, show, stopped_for_good
 from linxd.cli.terminal import Lines
 from linxd.collector import take_charge
 from linxd.config import ConfigError, ScopeConfig, load
@@ -28,7 +28,6 @@ from linxd.nswatch import WAIT, Watch, comes_again, wait_for
 from linxd.reload import Reloader, faults
 from linxd.scope import ScopeState
 from linxd.serve import Served
-from linxd.systemd.jobs import stopped_for_good
 from linxd.systemd.journal import Journal, connected
 from linxd.systemd.notify import Notifier
 
@@ -224,7 +223,7 @@ async def _serve(
             sink(news(config.name, f"no control socket: {error.strerror}", priority=WARNING))
         shown = show(served, namespace.cookie, reload, directory)
         try:
-            await _until_ended(served, reload, asked, notifier)
+            await _until_ended(served, reload, asked, notifier, lambda: stopped_for_good(shown))
         finally:
             if shown is not None:
                 await shown.close()
@@ -333,8 +332,10 @@ async def _until_ended(
     reload: Reloader,
     asked: Asked,
     notifier: Notifier,
+    stopped: Callable[[], Awaitable[bool | None]],
 ) -> None:
-    """Run the scope until it ends, and do meanwhile what signals ask for."""
+    """Run the scope until it ends, and do meanwhile what signals ask for. ``stopped``: whether a stop is
+    meant for good."""
     scope = served.scope
     running = asyncio.create_task(served.run())
 
@@ -349,7 +350,7 @@ async def _until_ended(
         # Under a service manager only it knows whether this is a stop or the first half of a restart.
         remove = scope.config.on_stop == "remove" and not scope.gone
         if remove and notifier:
-            for_good = await stopped_for_good()
+            for_good = await stopped()
             if for_good is None:
                 text = "can't learn whether this is a stop or a restart: everything stays"
                 served.reporter.say(news(scope.config.name, text, priority=WARNING))

@@ -12,11 +12,13 @@ from linxd.config import declared_names
 from linxd.log import INFO, WARNING, news
 from linxd.reload import Reloader
 from linxd.serve import Served
+from linxd.systemd import jobs
 from linxd.systemd.jobs import own_unit
 
 try:
     from linxd.bus.attach import Attacher
     from linxd.bus.connection import system_bus
+    from linxd.bus.jobs import stopped_for_good as asked_on_bus
     from linxd.bus.serve import OnBus, there
 except ImportError:
     _LIBRARY = False
@@ -27,6 +29,17 @@ else:
 def has_bus() -> bool:
     """Whether there is a library for it and something that may be a bus, for now."""
     return _LIBRARY and there(system_bus())
+
+
+async def stopped_for_good(shown: OnBus | None) -> bool | None:
+    """Whether our unit is being stopped because somebody wants it stopped, asked in the way that is there.
+    None where nobody can tell."""
+    unit = own_unit()
+    if unit is None:
+        return None
+    if shown is not None and shown.connection.up.is_set():
+        return await asked_on_bus(shown.connection, unit)
+    return await jobs.stopped_for_good()
 
 
 def show(served: Served, cookie: int, reload: Reloader, directory: str) -> OnBus | None:
