@@ -26,6 +26,8 @@ from linxd.patch import Culprit
 if TYPE_CHECKING:
     from linxd.bus.connection import Connection, Heard
 
+AT_ONCE = 32
+"""Daemons that are asked at the same time."""
 SHOWN = 10
 """Ops of one patch that are shown."""
 _COLOURS = {"converged": GREEN, "blocked": RED, "gone": DIM, "starting": DIM}
@@ -68,6 +70,10 @@ class Watcher:
         self._states: dict[str, str] = {}
         self._back = asyncio.Event()
         self._lost = asyncio.Event()
+        self._missed: dict[str, float] = {}
+        """Since when nothing was heard of a scope."""
+        self._looks: set[asyncio.Task[None]] = set()
+        self._connection: Connection | None = None
 
     async def run(self) -> bool:
         """Returns only if there is no bus at all: False."""
@@ -82,6 +88,7 @@ class Watcher:
             heard=self._heard,
             say=self._said,
         )
+        self._connection = connection
         running = asyncio.create_task(connection.run())
         try:
             up = asyncio.ensure_future(connection.up.wait())
@@ -92,20 +99,30 @@ class Watcher:
             if not connection.up.is_set():
                 return False
             while True:
-                await self._look(connection)
                 self._back.clear()
+                await self._look(connection)
                 await self._back.wait()
         finally:
             running.cancel()
+            for look in self._looks:
+                look.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await running
 
     def _said(self, text: str) -> None:
         if text.startswith("no bus"):
             self._lost.set()
-            if self._owners:
-                print(f"linxctl: {clean(text)}", file=sys.stderr)
+            if self._connection is None or not self._states:
+                return
+            print(f"linxctl: {clean(text)}", file=sys.stderr)
+            now = time.time()
+            for scope in self._states:
+                self._missed.setdefault(scope, now)
+            # Names on another bus are other names, and how things are there is to be seen anew.
+            self._owners.clear()
+            self._states.clear()
         else:
+            print(f"linxctl: {clean(text)}", file=sys.stderr)
             self._back.set()
 
     async def _look(self, connection: Connection) -> None:
@@ -115,22 +132,41 @@ class Watcher:
 
         with contextlib.suppress(BusError, Unreachable):
             (listed,) = await connection.call(BUS, BUS_PATH, BUS, "ListNames")
-            for name in sorted(listed):
-                scope = names.scope_of(name)
-                if scope is None or not self._wanted(scope):
-                    continue
-                with contextlib.suppress(BusError):
-                    (owner,) = await connection.call(BUS, BUS_PATH, BUS, "GetNameOwner", "s", [name])
-                    self._owners[owner] = scope
-                    (state,) = await connection.call(
-                        name,
-                        names.scope_path(scope),
-                        "org.freedesktop.DBus.Properties",
-                        "Get",
-                        "ss",
-                        ["org.linxd1.Scope", "State"],
-                    )
-                    self._state(scope, str(state.value))
+            found = [(name, names.scope_of(name)) for name in sorted(listed)]
+            turn = asyncio.Semaphore(AT_ONCE)
+
+            async def look(name: str, scope: str) -> None:
+                # One that hangs holds up nobody else.
+                async with turn:
+                    await self._look_at(connection, name, scope)
+
+            await asyncio.gather(
+                *(look(name, scope) for name, scope in found if scope is not None and self._wanted(scope))
+            )
+
+    async def _look_at(self, connection: Connection, name: str, scope: str) -> None:
+        """How one scope is now, and what was missed of it."""
+        from linxd.bus import names
+        from linxd.bus.connection import BUS, BUS_PATH, BusError, Unreachable
+
+        with contextlib.suppress(BusError, Unreachable):
+            (owner,) = await connection.call(BUS, BUS_PATH, BUS, "GetNameOwner", "s", [name])
+            # What it says from now on is heard.
+            self._owners[owner] = scope
+            (objects,) = await connection.call(
+                owner, names.ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"
+            )
+            path = names.scope_path(scope)
+            state = objects.get(path, {}).get("org.linxd1.Scope", {}).get("State")
+            if state is None or self._owners.get(owner) != scope:
+                return
+            since = self._missed.pop(scope, 0.0)
+            for one, interfaces in sorted(objects.items()):
+                loop = _plain(interfaces.get("org.linxd1.Loop", {}))
+                at = int(loop.get("LastPatch", 0)) / 1e6
+                if since and at > since and one.startswith(f"{path}/"):
+                    self._unheard(scope, str(loop.get("Source", "?")), at)
+            self._state(scope, str(state.value))
 
     def _wanted(self, scope: str) -> bool:
         return self._scope is None or scope == self._scope
@@ -147,6 +183,7 @@ class Watcher:
                 self._owners.pop(before, None)
                 if after:
                     self._owners[after] = scope
+                    self._look_soon(name, scope)
                 else:
                     self._state(scope, "gone")
             return
@@ -161,6 +198,20 @@ class Watcher:
                     self._state(scope, str(state.value))
         elif heard.path.startswith(f"{path}/") and heard.interface == "org.linxd1.Loop":
             self._told(scope, heard.path.removeprefix(f"{path}/"), heard.member, heard.body)
+
+    def _look_soon(self, name: str, scope: str) -> None:
+        """A daemon has come, or come back: what it tells from now on are only changes."""
+        if self._connection is not None:
+            look = asyncio.create_task(self._look_at(self._connection, name, scope))
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
+
+    def _unheard(self, scope: str, source: str, at: float) -> None:
+        """Something was patched while the bus was away; what it was the journal knows."""
+        moment = time.strftime("%H:%M:%S", time.localtime(at))
+        text = f"patched while the bus was away, last at {moment} (`linxctl log {scope}` tells what)"
+        event = {"scope": scope, "source": source, "event": "unheard", "last": at}
+        self._print(event, f"{scope}/{source}", text, YELLOW)
 
     def _state(self, scope: str, state: str) -> None:
         if self._states.get(scope) == state:

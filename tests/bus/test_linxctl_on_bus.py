@@ -145,3 +145,39 @@ def test_a_daemon_that_says_nothing_is_called_silent(served: Served) -> None:
         assert f"{served.scope}: silent" in ctl(served, "status", served.scope, rc=1, uid=NOBODY)
     finally:
         served.daemon.signal(signal.SIGCONT)
+
+
+def test_watch_tells_what_it_missed_while_the_bus_was_away(served: Served, bus: Any) -> None:
+    argv, env = command(served, "watch", served.scope, "--json")
+    watch = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env
+    )
+    assert watch.stdout is not None
+    assert watch.stderr is not None
+    try:
+        first = json.loads(watch.stdout.readline())
+        assert first["state"] == "converged"
+        bus.stop()
+        assert "no bus" in watch.stderr.readline()
+        served.ip("address", "del", "10.0.0.5/24", "dev", "veth0")
+        served.daemon.line("restored address 10.0.0.5/24")
+        bus.start()
+        assert "the bus is back" in watch.stderr.readline()
+        seen = [json.loads(watch.stdout.readline()) for _ in range(2)]
+        assert [(one["event"], one.get("source"), one.get("state")) for one in seen] == [
+            ("unheard", "rtnl", None),
+            ("state", None, "converged"),
+        ]
+        # And what comes then is heard as before.
+        served.wait()
+        served.ip("address", "del", "10.0.0.5/24", "dev", "veth0")
+        while json.loads(watch.stdout.readline())["event"] != "patched":
+            pass
+        assert served.daemon.stop() == 0
+        while json.loads(watch.stdout.readline()).get("state") != "gone":
+            pass
+    finally:
+        watch.kill()
+        watch.wait()
+        watch.stdout.close()
+        watch.stderr.close()
