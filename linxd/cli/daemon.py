@@ -20,9 +20,10 @@ from linxd import __version__, statedir
 from linxd.cli.onbus import has_bus, show, stopped_for_good
 from linxd.cli.terminal import Lines
 from linxd.collector import take_charge
-from linxd.config import ConfigError, ScopeConfig, load
+from linxd.config import ConfigError, ScopeConfig, load, valid_name
+from linxd.config.model import HOST
 from linxd.control import Answer, Control, ask, span
-from linxd.log import ERROR, NOTICE, WARNING, Entry, news
+from linxd.log import ERROR, NOTICE, WARNING, Entry, clean, news
 from linxd.netns import Namespace, NotThere, Refused, enter, find, is_replaced, open_host
 from linxd.nswatch import WAIT, Watch, comes_again, wait_for
 from linxd.reload import Reloader, faults
@@ -121,12 +122,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _reload(name: str, base: str) -> int:
     """Ask the daemon of a scope to reload; what it says goes to stderr."""
+    if name != HOST and not valid_name(name):
+        print(clean(f"{name!r} is no name of a scope"), file=sys.stderr)
+        return FAILED
     try:
         answer = ask(os.path.join(base, name), "reload", seconds=RELOAD)
     except OSError as error:
         answer = Answer(False, (f"no linxd answers for scope {name}: {error.strerror or error}",))
     for line in answer.lines:
-        print(line, file=sys.stderr)
+        print(clean(line), file=sys.stderr)
     return STOPPED if answer.done else FAILED
 
 

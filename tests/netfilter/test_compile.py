@@ -112,6 +112,8 @@ async def test_a_variable_of_one_ruleset_is_known_in_the_next() -> None:
         ("loop.nft", "more than 16 files include each other"),
         ("sub", "is a directory"),
         ("latin.nft", "is not UTF-8"),
+        ("pipe.nft", "is not a regular file"),
+        ("huge.nft", "want at most"),
     ],
 )
 async def test_an_include_that_can_not_be_is_refused(name: str, message: str, tmp_path: Path) -> None:
@@ -123,11 +125,21 @@ async def test_an_include_that_can_not_be_is_refused(name: str, message: str, tm
     (inside / "open.nft").chmod(0o666)
     (inside / "loop.nft").write_text('include "loop.nft"\n')
     (inside / "latin.nft").write_bytes(b"# caf\xe9\n")
+    os.mkfifo(inside / "pipe.nft", 0o600)
+    with (inside / "huge.nft").open("wb") as file:
+        file.truncate(1 << 40)
     faults = await faults_of(f'\ninclude "{name}"\n', roots=(str(inside),), base=str(inside))
     assert len(faults) == 1
     assert message in faults[0]
     if name != "loop.nft":
         assert faults[0].startswith(f'1.nft:11:1: include "{name}": ')
+
+
+async def test_files_that_include_all_files_are_an_end(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.nft").write_text('include "*.nft"\n')
+    faults = await faults_of('include "*.nft"\n', roots=(str(tmp_path),), base=str(tmp_path))
+    assert sum("more than 1000 times" in fault for fault in faults) == 1
 
 
 async def test_a_pattern_without_a_match_includes_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,10 @@ from linxd.sources.netfilter.model import Ruleset
 
 DEPTH = 16
 """Files that include each other, as deep as nft goes (MAX_INCLUDE_DEPTH in include/parser.h)."""
+MOST = 1000
+"""Inclusions in all."""
+LARGEST = 64 << 20
+"""Bytes of a file that is read at all."""
 _TOKEN = re.compile(r'#[^\n]*|"[^"\n]*"?|\\\n|\n|[{};]|[^\s{};"#]+')
 
 Read = Callable[[str], str]
@@ -51,8 +56,14 @@ class Flat:
 def read_trusted(path: str) -> str:
     """A file's text, if it belongs to root or to us and nobody else may write it. Raises OSError,
     ValueError."""
-    with open(path, encoding="utf-8") as file:
-        seen = os.fstat(file.fileno())
+    # A pipe would be waited for, and some devices never end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with open(descriptor, encoding="utf-8") as file:
+        seen = os.fstat(descriptor)
+        if not stat.S_ISREG(seen.st_mode):
+            raise ValueError("is not a regular file")
+        if seen.st_size > LARGEST:
+            raise ValueError(f"has {seen.st_size} bytes, want at most {LARGEST}")
         if seen.st_uid not in (0, os.geteuid()):
             raise ValueError(f"belongs to user {seen.st_uid}")
         if seen.st_mode & 0o022:
@@ -77,6 +88,7 @@ class _Flattening:
     parts: list[str] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
     faults: list[RulesetFault] = field(default_factory=list)
+    includes: int = 0
 
     def add(self, text: str, file: str, line: int, base: str, depth: int) -> None:
         begun = 0
@@ -118,6 +130,12 @@ class _Flattening:
 
         if depth >= DEPTH:
             fault(f"more than {DEPTH} files include each other")
+            return
+        self.includes += 1
+        if self.includes > MOST:
+            # Said once: files that include all files, themselves too, do so without end.
+            if self.includes == MOST + 1:
+                fault(f"more than {MOST} times something is included")
             return
         path = os.path.normpath(os.path.join(base, name))
         several = glob.has_magic(name)
