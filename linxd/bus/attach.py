@@ -38,6 +38,11 @@ LOOK = 30.0
 """Seconds between two looks at all units: events are hints."""
 AGAIN = 1.0
 """Seconds until it is tried again after systemd did not answer."""
+MOST_STARTING = max(4, 2 * (os.cpu_count() or 1))
+"""Scopes that start at the same time. All of many at once would all be late; one after the other, most are
+soon there."""
+STARTING = 5.0
+"""Seconds after which one that starts, and may wait for its namespace, holds up no other any longer."""
 _UNITS = names.UNIT.format("*")
 _MEMBERS = {Verb.START: "StartUnit", Verb.RESTART: "RestartUnit", Verb.STOP: "StopUnit"}
 _DONE = {Verb.START: "started", Verb.RESTART: "started again", Verb.STOP: "stopped"}
@@ -64,7 +69,12 @@ class Attacher:
         self._path = os.path.join(directory, FILE)
         self._say = say
         self._warn = warn
-        self._units = Units(connection, self._meant, self._moved)
+        self._units = Units(connection, self._meant, self._moved, own=_UNITS.partition("*")[0])
+        self._queue: dict[str, Decision] = {}
+        """Scopes that are to be started, in the order in which that was decided."""
+        self._asking: dict[str, Followed] = {}
+        """Scopes of which systemd is being asked, for what."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._seen: Sequence[Attach] = ()
         """The rules that the last look went by."""
         self._dirty: set[str] = set()
@@ -98,6 +108,14 @@ class Attacher:
 
     async def run(self) -> None:
         """Watch until cancelled."""
+        try:
+            await self._watch()
+        finally:
+            self._queue.clear()
+            for task in self._tasks:
+                task.cancel()
+
+    async def _watch(self) -> None:
         while True:
             await self._connection.up.wait()
             wait = LOOK if self._rules() or self._followed else None
@@ -144,22 +162,29 @@ class Attacher:
             await self._units.subscribe()
             self._heard_on = self._connection.unique
             everything = True
+        concerned = None if everything else self._concerned(dirty)
         try:
-            active = await self._see(None if everything else dirty)
-            await self._act(rules, active)
+            active = await self._see(None if everything else dirty, concerned)
+            await self._act(rules, active, concerned)
         except BaseException:
             self._dirty |= dirty
             raise
 
-    async def _see(self, dirty: Collection[str] | None) -> set[str]:
-        """Bring up to date which of the units that count run (None: all of them). Returns the scopes whose
-        own units run."""
-        counting = self._runs()
-        if dirty is None:
-            globs = {glob_of(rule.unit) for rule in self._seen} | {literal(unit) for unit in counting}
+    def _concerned(self, dirty: Collection[str]) -> set[str]:
+        """The scopes that go with these units, or did so far."""
+        scopes = {scope_for(unit, self._seen) for unit in dirty}
+        scopes |= {scope for scope, one in self._followed.items() if one.run.unit in dirty}
+        return {scope for scope in scopes if scope is not None}
+
+    async def _see(self, dirty: Collection[str] | None, concerned: Collection[str] | None) -> set[str]:
+        """Bring up to date which of the units that count run (None: all of them). Returns those of the
+        concerned scopes (None: of all) whose own units run."""
+        if dirty is None or concerned is None:
+            globs = {glob_of(rule.unit) for rule in self._seen} | {literal(unit) for unit in self._runs()}
+            globs.add(_UNITS)
         else:
-            globs = {literal(unit) for unit in dirty}
-        listed = await self._units.listed(globs | {_UNITS})
+            globs = {literal(unit) for unit in (*dirty, *map(names.unit_of_scope, concerned))}
+        listed = await self._units.listed(globs)
         own = {one.name for one in listed if one.runs}
         met = {one.name: one for one in listed if self._meant(one.name)}
         gone = [unit for unit in (self._running if dirty is None else dirty) if unit not in met]
@@ -196,7 +221,9 @@ class Attacher:
 
     # -- doing ----------------------------------------------------------------------------------------------
 
-    async def _act(self, rules: Sequence[Attach], active: Collection[str]) -> None:
+    async def _act(
+        self, rules: Sequence[Attach], active: Collection[str], concerned: Collection[str] | None
+    ) -> None:
         declared = await asyncio.to_thread(lambda: frozenset(self._declared()))
         runs = runs_of(self._running, rules, declared)
         decisions = {
@@ -204,41 +231,75 @@ class Attacher:
                 self._followed.get(scope), runs.get(scope, ()), self._running, active=scope in active
             )
             for scope in sorted(runs.keys() | self._followed.keys())
+            if concerned is None or scope in concerned
         }
         for scope, decision in decisions.items():
             self._keep(scope, decision.before)
         # Before systemd is asked: what we have begun has to be known to whoever comes after us.
         self._write()
-        turn = asyncio.Semaphore(AT_ONCE)
-
-        async def do(scope: str, decision: Decision) -> None:
-            async with turn:
-                await self._do(scope, decision)
-
-        jobs = [do(scope, decision) for scope, decision in decisions.items() if decision.verb is not None]
-        if jobs:
-            results = await asyncio.gather(*jobs, return_exceptions=True)
+        stops = []
+        for scope, decision in decisions.items():
+            if decision.verb is Verb.STOP:
+                stops.append(self._stop(scope, decision))
+            elif decision.verb is not None and self._asking.get(scope) != decision.before:
+                self._queue[scope] = decision
+        self._pump()
+        if stops:
+            results = await asyncio.gather(*stops, return_exceptions=True)
             self._write()
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
 
-    async def _do(self, scope: str, decision: Decision) -> None:
+    def _pump(self) -> None:
+        """Have as many scopes started as may start at once."""
+        while self._queue and len(self._tasks) < MOST_STARTING:
+            scope = next(iter(self._queue))
+            task = asyncio.create_task(self._start(scope, self._queue.pop(scope)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: self._pump())
+
+    async def _start(self, scope: str, decision: Decision) -> None:
+        if decision.before is None or self._followed.get(scope) != decision.before:
+            # Its turn came too late.
+            return
+        self._asking[scope] = decision.before
+        try:
+            job = await self._ask(scope, decision)
+            if self._followed.get(scope) == decision.before:
+                self._keep(scope, decision.after)
+                self._write()
+        except Unreachable:
+            self._moved(None)
+            return
+        finally:
+            del self._asking[scope]
+        if job:
+            await self._units.done(job, seconds=STARTING)
+
+    async def _stop(self, scope: str, decision: Decision) -> None:
+        await self._ask(scope, decision)
+        if self._followed.get(scope) == decision.before:
+            self._keep(scope, decision.after)
+
+    async def _ask(self, scope: str, decision: Decision) -> str:
+        """Ask systemd for the job that is decided on; "" if it refuses, which is for good. Raises
+        Unreachable."""
         assert decision.verb is not None
-        one = decision.after or decision.before
-        assert one is not None
+        assert decision.before is not None
         unit = names.unit_of_scope(scope)
         ends = decision.verb is Verb.STOP
-        why = f"{one.run.unit} {'has ended' if ends else 'runs'}"
+        why = f"{decision.before.run.unit} {'has ended' if ends else 'runs'}"
         try:
-            await self._units.job(_MEMBERS[decision.verb], unit)
+            job = await self._units.job(_MEMBERS[decision.verb], unit)
         except BusError as error:
-            # It is for good: systemd has understood, and will not.
+            # A unit that is not even loaded has stopped.
             if not (ends and error.name == f"{SYSTEMD}.NoSuchUnit"):
                 self._warn(f"{why}, but systemd does not have {unit} {_DONE[decision.verb]}: {error}")
-        else:
-            self._say(f"{why}: {unit} is {_DONE[decision.verb]}")
-        self._keep(scope, decision.after)
+            return ""
+        self._say(f"{why}: {unit} is {_DONE[decision.verb]}")
+        return job
 
     def _keep(self, scope: str, one: Followed | None) -> None:
         if one is None:

@@ -6,6 +6,7 @@ It knows what systemd says and does, and nothing of scopes.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _RULES = (
     ),
     f"type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{SYSTEMD}'",
 )
+_JOBS = 1000
+"""Ends of jobs that are remembered."""
 _RUNS = ("active", "reloading", "refreshing", "activating")
 
 
@@ -45,17 +48,26 @@ class Listed:
 
 class Units:
     """What systemd says of the units that are ``meant``. ``moved`` is told the name of one that may have
-    changed, or None: then any may have."""
+    changed, or None: then any may have. ``own``: how the names of those units begin that jobs are asked
+    for."""
 
     def __init__(
-        self, connection: Connection, meant: Callable[[str], bool], moved: Callable[[str | None], None]
+        self,
+        connection: Connection,
+        meant: Callable[[str], bool],
+        moved: Callable[[str | None], None],
+        *,
+        own: str,
     ) -> None:
         self._connection = connection
+        self._own = own
         self._meant = meant
         self._moved = moved
         self._systemd = ""
         self._paths: dict[str, str] = {}
         """By object path: the units that are followed."""
+        self._jobs: dict[str, asyncio.Event] = {}
+        """By object path: jobs whose end is told. One may be told before its number is."""
 
     # -- heard ----------------------------------------------------------------------------------------------
 
@@ -101,8 +113,11 @@ class Units:
                 self._moved(self._paths[heard.path])
             case "UnitNew" | "UnitRemoved" if self._meant(str(body[0])):
                 self._moved(str(body[0]))
-            case "JobRemoved" if self._meant(str(body[2])):
-                self._moved(str(body[2]))
+            case "JobRemoved":
+                if str(body[2]).startswith(self._own):
+                    self._job(str(body[1])).set()
+                elif self._meant(str(body[2])):
+                    self._moved(str(body[2]))
             case "Reloading" if not body[0]:
                 self._moved(None)
 
@@ -150,10 +165,29 @@ class Units:
             with contextlib.suppress(BusError):
                 await self._bus("RemoveMatch", _changes(path))
 
-    async def job(self, member: str, unit: str) -> None:
-        """StartUnit, RestartUnit or StopUnit: returns when systemd has taken the job. Raises BusError,
+    async def job(self, member: str, unit: str) -> str:
+        """StartUnit, RestartUnit or StopUnit: returns the job when systemd has taken it. Raises BusError,
         Unreachable."""
-        await self._ask(member, "ss", [unit, "replace"])
+        (job,) = await self._ask(member, "ss", [unit, "replace"])
+        return str(job)
+
+    async def done(self, job: str, *, seconds: float) -> None:
+        """Wait for the end of a job, but no longer than that."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._job(job).wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._jobs.pop(job, None)
+
+    def _job(self, path: str) -> asyncio.Event:
+        if path not in self._jobs:
+            # Nobody asks for those that others asked for.
+            while len(self._jobs) >= _JOBS:
+                del self._jobs[next(iter(self._jobs))]
+            self._jobs[path] = asyncio.Event()
+        return self._jobs[path]
 
     async def _ask(self, member: str, signature: str = "", body: Sequence[object] = ()) -> Sequence[Any]:
         return await self._connection.call(SYSTEMD, SYSTEMD_PATH, MANAGER, member, signature, body)

@@ -8,7 +8,6 @@ It declares nothing: what a container's network is to be is for the tests.
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -145,9 +144,9 @@ def payload_of(machine: Machine, unit: str) -> str:
     return found[0]
 
 
-def eventually(look: Callable[[], object]) -> None:
+def eventually(look: Callable[[], object], *, seconds: float = PATIENCE) -> None:
     """Look until it is so; what has not come to be after a long while won't."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + seconds
     while True:
         try:
             look()
@@ -155,7 +154,7 @@ def eventually(look: Callable[[], object]) -> None:
         except AssertionError:
             if time.monotonic() > end:
                 raise
-        time.sleep(0.05)
+        time.sleep(seconds / 600)
 
 
 def state(machine: Machine, unit: str, name: str = "ActiveState") -> str:
@@ -221,7 +220,3 @@ def started(journal: Journal, name: str) -> None:
 
 def stopped(journal: Journal, name: str) -> None:
     journal.of(unit_of(name), "Deactivated successfully")
-
-
-def finished(process: subprocess.Popen[str]) -> int:
-    return process.wait(PATIENCE)
