@@ -38,9 +38,12 @@ def settle() -> None:
 
 
 async def tidy() -> None:
-    """Look through what is old now and then, if it is little: what is much has no cycles, and goes when
-    nobody needs it any more."""
+    """Look through what is old now and then, if it is little. What is much (a declaration that was read
+    since) has no cycles and goes when nobody needs it any more: it is not looked through from now on, and
+    what comes after it is."""
     while True:
         await asyncio.sleep(EVERY)
         if len(gc.get_objects(generation=2)) <= FEW:
             gc.collect()
+        else:
+            settle()

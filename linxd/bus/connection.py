@@ -73,6 +73,8 @@ class Call:
     """Whether they want an answer."""
     cut: bool
     serial: int
+    wire: Wire | None = None
+    """Where it came from, and alone its answer goes to: on another bus its sender is somebody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,9 @@ class Connection:
         self._said = ""
         self._wire: Wire | None = None
         self._serials = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[Message], str]] = {}
+        """Calls of ours by their serials, each with whoever alone may answer it; "" where only the bus knows
+        who that is."""
         self._lost = asyncio.Event()
         self._why = ""
         self._making: set[asyncio.Task[None]] = set()
@@ -196,7 +200,7 @@ class Connection:
 
     def _forget(self, why: str) -> None:
         waiting, self._waiting = self._waiting, {}
-        for future in waiting.values():
+        for future, _ in waiting.values():
             if not future.done():
                 future.set_exception(Unreachable(why))
 
@@ -241,7 +245,8 @@ class Connection:
             serial=serial,
         )
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting[serial] = future
+        known = destination == BUS or destination.startswith(":")
+        self._waiting[serial] = future, destination if known else ""
         try:
             self._wire.send(_bytes(message))
             async with asyncio.timeout(seconds):
@@ -260,7 +265,8 @@ class Connection:
         self, path: str, interface: str, member: str, signature: str = "", body: Sequence[Any] = ()
     ) -> None:
         """Tell everybody who listens. Where there is no bus nobody does."""
-        if self.up.is_set() and self._wire is not None:
+        # As soon as the bus knows us: whoever sees our name may be there before we hear that it is ours.
+        if self.unique and self._wire is not None:
             message = Message.new_signal(path, interface, member, signature, list(body))
             message.serial = self._serial()
             self._wire.send(_bytes(message))
@@ -279,9 +285,9 @@ class Connection:
             serial=self._serial(),
         )
         if size < LARGE:
-            self._send(self._wire, _bytes(message))
+            self._send(call.wire, _bytes(message))
             return
-        task = asyncio.create_task(self._make(message))
+        task = asyncio.create_task(self._make(call.wire, message))
         self._making.add(task)
         task.add_done_callback(self._making.discard)
 
@@ -297,11 +303,9 @@ class Connection:
                 body=[text],
                 serial=self._serial(),
             )
-            self._send(self._wire, _bytes(message))
+            self._send(call.wire, _bytes(message))
 
-    async def _make(self, message: Message) -> None:
-        # A serial means nothing on another connection: whoever asked on this one is told on this one.
-        wire = self._wire
+    async def _make(self, wire: Wire | None, message: Message) -> None:
         self._send(wire, await asyncio.to_thread(_bytes, message))
 
     @staticmethod
@@ -326,12 +330,12 @@ class Connection:
             body_less[4:8] = bytes(4)
             message = _message(bytes(body_less))
             if message is not None and message.message_type is MessageType.METHOD_CALL:
-                call = _call(message, cut=False)
+                call = _call(message, self._wire, cut=False)
                 self.refuse(call, f"{BUS}.Error.InvalidArgs", "the arguments can't be read")
             return
         if message.message_type in (MessageType.METHOD_RETURN, MessageType.ERROR):
-            future = self._waiting.get(message.reply_serial)
-            if future is not None and not future.done():
+            future, who = self._waiting.get(message.reply_serial, (None, ""))
+            if future is not None and not future.done() and who in ("", message.sender):
                 if frame.cut:
                     future.set_exception(Unreachable("the answer is too long"))
                 else:
@@ -354,14 +358,18 @@ class Connection:
                         )
                     )
             elif self._called is not None:
-                self._called(_call(message, cut=cut))
+                self._called(_call(message, self._wire, cut=cut))
             else:
-                self.refuse(_call(message, cut=cut), f"{BUS}.Error.UnknownObject", "there is nothing here")
+                self.refuse(
+                    _call(message, self._wire, cut=cut),
+                    f"{BUS}.Error.UnknownObject",
+                    "there is nothing here",
+                )
         except Exception:
             log.debug("a message was lost", exc_info=True)
 
 
-def _call(message: Message, *, cut: bool) -> Call:
+def _call(message: Message, wire: Wire | None, *, cut: bool) -> Call:
     return Call(
         sender=message.sender or "",
         path=message.path,
@@ -373,6 +381,7 @@ def _call(message: Message, *, cut: bool) -> Call:
         answered=not message.flags & MessageFlag.NO_REPLY_EXPECTED,
         cut=cut,
         serial=message.serial,
+        wire=wire,
     )
 
 

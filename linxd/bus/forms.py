@@ -77,17 +77,6 @@ def planned(patches: Iterable[Patch], offset: int, limit: int) -> list[OpForm]:
     ]
 
 
-def take_apart(patches: list[Patch]) -> None:
-    """Have large patches that nobody needs go away step by step, in a thread: what is freed as a whole is
-    freed with everybody waiting."""
-    parts = [list(part) for patch in patches for part in (patch.ops, patch.conditions, patch.adopt)]
-    patches.clear()
-    while parts:
-        part: list[Any] = parts.pop()
-        while part:
-            del part[-MOST:]
-
-
 def culprit_form(culprit: Culprit | None) -> dict[str, Variant]:
     """Who did it; empty where nobody knows."""
     if culprit is None:

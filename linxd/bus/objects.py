@@ -106,6 +106,9 @@ class Objects:
         """What was last said of each property that is to be told."""
         self._flush: asyncio.Handle | None = None
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}
+        """Calls under way, by who made them."""
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        """Who is watched for going away, as long as a call of theirs is under way."""
 
     # -- which there are ------------------------------------------------------------------------------------
 
@@ -141,9 +144,12 @@ class Objects:
         """Answer nobody any more."""
         if self._flush is not None:
             self._flush.cancel()
-        for tasks in self._tasks.values():
-            for task in tasks:
-                task.cancel()
+        self.forget_callers()
+
+    def forget_callers(self) -> None:
+        """Nobody waits for an answer any more: the bus that they were on is gone."""
+        for sender in list(self._tasks):
+            self._hang_up(sender)
 
     # -- what changes ---------------------------------------------------------------------------------------
 
@@ -216,16 +222,20 @@ class Objects:
             raise BusError(names.LIMITS, f"{MOST_CALLS} calls are under way already")
         task = asyncio.create_task(self._work(call, interface, method, attribute))
         tasks.add(task)
+        if call.sender not in self._watches:
+            self._watches[call.sender] = asyncio.create_task(self._watch(call.sender))
 
         def done(task: asyncio.Task[None]) -> None:
             tasks.discard(task)
             if not tasks:
                 self._tasks.pop(call.sender, None)
+                watch = self._watches.pop(call.sender, None)
+                if watch is not None:
+                    watch.cancel()
 
         task.add_done_callback(done)
 
     async def _work(self, call: Call, interface: Interface, method: Method, attribute: str) -> None:
-        watch = asyncio.create_task(self._watch(call.sender))
         try:
             if method.action:
                 await self._authority.allow(call, method.action)
@@ -241,11 +251,10 @@ class Objects:
             raise
         except Exception as error:
             self._unexpected(call, error)
-        finally:
-            watch.cancel()
 
     async def _watch(self, sender: str) -> None:
-        """Notice when ``sender`` goes away, if it comes to that."""
+        """Notice when ``sender`` goes away, if it comes to that. One rule serves all their calls: the bus
+        allows some hundred to a connection."""
         await asyncio.sleep(LONG)
         rule = f"type='signal',sender='{BUS}',member='NameOwnerChanged',arg0='{sender}'"
 

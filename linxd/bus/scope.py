@@ -16,13 +16,14 @@ from typing import Any, ClassVar
 from linxd import __version__
 from linxd.bus import names
 from linxd.bus.connection import BusError, Call
-from linxd.bus.forms import ObjectForm, listed, object_form, planned, public_name, take_apart
+from linxd.bus.forms import ObjectForm, listed, object_form, planned, public_name
 from linxd.bus.interface import Interface, Property, method
 from linxd.config.faults import ConfigError
 from linxd.log import clean
 from linxd.part import Part
 from linxd.patch import Patch, State
 from linxd.scope import ORDER, Ambiguous, Scope, ScopeState
+from linxd.slices import let_go
 from linxd.source import Blocked, Gone
 
 PAGE = 1000
@@ -79,7 +80,8 @@ class ScopeInterface(Interface):
         self._plans: OrderedDict[str, tuple[list[Patch], int]] = OrderedDict()
         self._expiry: asyncio.TimerHandle | None = None
         self._waiting: Counter[str] = Counter()
-        self._moved = asyncio.Event()
+        self._wakes: set[tuple[int, asyncio.Event]] = set()
+        """Who waits for which generation, to be woken when it may be theirs to know."""
 
     def values(self) -> Mapping[str, Any]:
         """See the XML."""
@@ -114,8 +116,12 @@ class ScopeInterface(Interface):
 
     def moved(self) -> None:
         """Something of the scope may have changed."""
-        self._moved.set()
-        self._moved = asyncio.Event()
+        if self._wakes:
+            converged = self._converged(0)
+            for generation, wake in self._wakes:
+                # Anybody may wait, and for what never comes: they are woken for a reason.
+                if self._scope.gone or (converged and self._scope.generation >= generation):
+                    wake.set()
 
     # -- looked at ------------------------------------------------------------------------------------------
 
@@ -143,8 +149,7 @@ class ScopeInterface(Interface):
 
     def _discard(self, sender: str) -> None:
         patches, _ = self._plans.pop(sender, ([], 0))
-        if sum(len(patch.ops) + len(patch.conditions) for patch in patches) > PAGE:
-            asyncio.get_running_loop().run_in_executor(None, take_apart, patches)
+        let_go(*(part for patch in patches for part in (patch.ops, patch.conditions, patch.adopt)))
 
     def _expire(self) -> None:
         for sender in list(self._plans):
@@ -264,14 +269,18 @@ class ScopeInterface(Interface):
         if self._waiting[call.sender] >= MOST_WAITING:
             raise BusError(names.LIMITS, f"{MOST_WAITING} are waiting already")
         self._waiting[call.sender] += 1
+        wake = asyncio.Event()
+        self._wakes.add((generation, wake))
         try:
             async with asyncio.timeout(min(usec / 1e6, LONGEST)):
                 while not self._converged(generation):
                     self._alive()
-                    await self._moved.wait()
+                    wake.clear()
+                    await wake.wait()
         except TimeoutError:
             return (False,)
         finally:
+            self._wakes.discard((generation, wake))
             self._waiting[call.sender] -= 1
             if not self._waiting[call.sender]:
                 del self._waiting[call.sender]

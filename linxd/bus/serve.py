@@ -125,6 +125,8 @@ class OnBus:
 
     def _told(self, text: str) -> None:
         self._tried.set()
+        if text.startswith("no bus"):
+            self.objects.forget_callers()
         if text:
             self._say(text)
 

@@ -192,6 +192,64 @@ def test_unknown_flags_and_types_do_not_end_the_connection() -> None:
     asyncio.run(main())
 
 
+def test_only_whoever_was_asked_can_answer() -> None:
+    """A bus passes on no answer that was not asked for; we need not rely on it to know who calls us."""
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        connection = Connection("unix:path=/nowhere")
+        wire = connection._wire = module.Wire(ours, connection._received, lambda why: None)
+        asked = asyncio.create_task(
+            connection.call(module.BUS, module.BUS_PATH, module.BUS, "GetConnectionUnixUser", "s", [":1.7"])
+        )
+        await until(lambda: bool(connection._waiting))
+        (serial,) = connection._waiting
+        for sender, uid in ((":1.7", 0), (module.BUS, 1000)):
+            answer = module.Message(
+                message_type=module.MessageType.METHOD_RETURN,
+                destination=sender,
+                reply_serial=serial,
+                signature="u",
+                body=[uid],
+                serial=9,
+            )
+            # The library names no sender, for the bus does that: the field's number is that of the one.
+            theirs.sendall(bytes(answer._marshall()).replace(b"\x06\x01s\x00", b"\x07\x01s\x00"))
+        assert await asked == [1000]
+        wire.close()
+        theirs.close()
+
+    asyncio.run(main())
+
+
+def test_an_answer_goes_where_the_question_came_from_and_nowhere_else(bus) -> None:
+    """On another bus, or on this one after it was started again, somebody else has the caller's name."""
+
+    async def main() -> None:
+        calls: list[Call] = []
+        server = Connection(bus.address, names=["org.linxd1.netns.c1"], called=calls.append)
+        client = Connection(bus.address)
+        await server.open()
+        await client.open()
+        first = asyncio.create_task(client.call("org.linxd1.netns.c1", PATH, INTERFACE, "Hear"))
+        await until(lambda: len(calls) == 1)
+        await server.open()
+        second = asyncio.create_task(client.call("org.linxd1.netns.c1", PATH, INTERFACE, "Hear"))
+        await until(lambda: len(calls) == 2)
+        server.answer(calls[0], "u", [1])
+        server.answer(calls[0], "au", [[1] * 1000], size=1000)
+        server.refuse(calls[0], "org.linxd1.Error.Busy", "too late")
+        server.answer(calls[1], "u", [2])
+        assert await second == [2]
+        with pytest.raises(BusError):
+            await first
+        client.close()
+        server.close()
+
+    asyncio.run(main())
+
+
 def test_errors_have_names(bus) -> None:
     async def main() -> None:
         client = Connection(bus.address)

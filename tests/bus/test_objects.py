@@ -145,6 +145,28 @@ def test_who_goes_away_takes_their_calls_along(bus: Any, monkeypatch: Any, soon:
     serving(bus, run)
 
 
+def test_many_calls_of_one_sender_are_watched_by_one_rule_and_end_with_the_bus(
+    bus: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(objects, "LONG", 0.0)
+
+    async def run(bed: Bed) -> None:
+        client = await bed.client()
+        calls = [asyncio.create_task(ask(client, "Wait")) for _ in range(10)]
+        while bed.toy.waiting != 10:
+            await asyncio.sleep(0)
+        assert len(bed.objects._watches) == 1
+        bus.stop()
+        await asyncio.gather(*calls, return_exceptions=True)
+        bed.objects.forget_callers()
+        while bed.objects._tasks:
+            await asyncio.sleep(0)
+        assert not bed.objects._watches
+        client.close()
+
+    serving(bus, run)
+
+
 def test_fault_of_ours_is_said_in_one_line_and_is_no_end(bus: Any) -> None:
     async def run(bed: Bed) -> None:
         client = await bed.client()
