@@ -12,7 +12,7 @@ BED := qemu-system-x86 mmdebstrap e2fsprogs
 PACKAGING := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
 MACHINES := systemd-container mmdebstrap lintian
 
-.PHONY: help demo check lint test vm machines system deb man completions bench fuzz setup setup-test venv clean
+.PHONY: help demo check lint test vm machines system deb man completions bench fuzz soak setup setup-test venv clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -71,6 +71,9 @@ bench: setup-test ## figures beside what a user would use instead
 
 fuzz: $(VENV) ## random drifts against a real daemon: make fuzz SEED=7 N=10000
 	@tools/fuzz $(if $(SEED),--seed $(SEED)) --drifts $(or $(N),2000)
+
+soak: $(VENV) ## ten scopes under drift for an hour: make soak SOAK_SECONDS=600
+	@/usr/bin/python3 -m tests.torture.soak --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
 clean: ## remove what was made here
 	@rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
