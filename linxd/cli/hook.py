@@ -32,7 +32,7 @@ SCOPE = "org.linxd.scope"
 """The annotation that has the hook run (hooks.d): the name of the container's scope."""
 REQUIRE = "org.linxd.require"
 """What the container waits for: ``converged`` (if left out), or ``ready``, which what is pending allows."""
-SECONDS = 60.0
+SECONDS = 90.0
 """For all of it; the runtime is told a few more (hooks.d), after which it kills us."""
 SETTLING = 10.0
 """Of these, for what is pending when the unit is ready."""
