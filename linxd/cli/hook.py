@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code: 0, or 1 for a container that is refused."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     name = "?"
+    what = "container not forgotten" if words == ["poststop"] else "container refused"
     try:
         if words not in (["createRuntime"], ["poststop"]):
             raise Refusal("is to be called as `oci-hook createRuntime' or `oci-hook poststop'")
@@ -80,10 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hold(container, time.monotonic() + SECONDS)
     except Refusal as refusal:
         text, *details = str(refusal).splitlines()
-        _say(name, f"container refused: {text}", details)
+        _say(name, f"{what}: {text}", details)
         return 1
     except Exception as error:
-        _say(name, f"container refused: {type(error).__name__}: {error}", ())
+        _say(name, f"{what}: {type(error).__name__}: {error}", ())
         return 1
     return 0
 
