@@ -45,9 +45,9 @@ lint: $(VENV) ## style and types
 test: $(VENV) ## every test that this machine can run; what can't run says why
 	@$(PYTHON) -m pytest -q -rs
 
-vm: $(VENV) ## the tests that need link kinds of a distribution's kernel, in a virtual machine
-	@if tools/apt-needs --try $(BED); then $(PYTHON) tests/bed/vm.py; \
-	else echo "vm: not run: qemu or mmdebstrap can't be had here"; fi
+vm: $(VENV) ## the tests that need a distribution's kernel, in virtual machines: every kind of link, podman's containers
+	@if tools/apt-needs --try $(BED) $(PACKAGING); then $(PYTHON) tests/bed/vm.py && $(PYTHON) tests/bed/vm.py --machine podman; \
+	else echo "vm: not run: qemu, mmdebstrap or what builds the package can't be had here"; fi
 
 machines: # what boots machines and builds the package for them; without it those tests are skipped
 	@tools/apt-needs --try $(MACHINES) $(PACKAGING) || true
