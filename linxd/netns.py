@@ -366,10 +366,10 @@ def inode_of(fd: int) -> tuple[int, int]:
     return seen.st_dev, seen.st_ino
 
 
-def path_inode(path: str) -> tuple[int, int] | None:
-    """What a path names now, None for nothing."""
+def path_inode(path: str, *, follow: bool = True) -> tuple[int, int] | None:
+    """What a path names now, None for nothing. ``follow``: through symbolic links."""
     try:
-        seen = os.stat(path)
+        seen = os.stat(path, follow_symlinks=follow)
     except OSError:
         return None
     return seen.st_dev, seen.st_ino

@@ -24,6 +24,8 @@ WAIT = 60.0
 Found = TypeVar("Found")
 
 _UNIT_POLL = 0.1
+_POLL = 0.5
+"""Seconds between two looks where nothing tells."""
 _LOOKS = 3
 """A process may fork and end between two lines of a list."""
 _IN_MODIFY, _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x2, 0x40, 0x80, 0x100, 0x200
@@ -99,6 +101,7 @@ class _Bells:
         self._ring = ring
         self._loop = asyncio.get_running_loop()
         self._open: list[tuple[int, Callable[[], None], Callable[[], None]]] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     def hang(self, fd: int, drain: Callable[[], None], close: Callable[[], None]) -> None:
         def rung() -> None:
@@ -115,17 +118,38 @@ class _Bells:
             self._loop.remove_reader(fd)
             bell[2]()
 
+    def hang_mounts(self) -> None:
+        """Ring when something is mounted or unmounted."""
+        mounts = _Mounts()
+        self.hang(mounts.fd, mounts.drain, mounts.close)
+
     def hang_path(self, path: str) -> None:
         """Ring when an entry comes or goes on the way to a path, and when something is mounted."""
-        inotify = _Inotify()
+        self.hang_mounts()
+        try:
+            inotify = _Inotify()
+        except OSError:
+            # A user may have 128 of these, and all of their processes share them.
+            self.hang_timer(_POLL)
+            return
         directory = os.path.dirname(path)
         while not inotify.add(directory, _ENTRIES | _IN_ONLYDIR) and directory != "/":
             directory = os.path.dirname(directory)
         self.hang(inotify.fd, inotify.drain, inotify.close)
-        mounts = _Mounts()
-        self.hang(mounts.fd, mounts.drain, mounts.close)
+
+    def hang_timer(self, seconds: float) -> None:
+        """Ring again and again."""
+
+        def rung() -> None:
+            self._timer = self._loop.call_later(seconds, rung)
+            self._ring()
+
+        self._timer = self._loop.call_later(seconds, rung)
 
     def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for fd, _, close in self._open:
             self._loop.remove_reader(fd)
             close()
@@ -192,7 +216,10 @@ class Watch:
     def _hang(self, namespace: Namespace) -> None:
         match self._ref.kind:
             case "path":
-                self._bells.hang_path(self._ref.value)
+                self._bells.hang_mounts()
+                # What is mounted at a path can't go from there without being unmounted; a link to it can.
+                if path_inode(self._ref.value, follow=False) != self._inode:
+                    self._bells.hang_timer(_POLL)
             case "pid":
                 self._hang_process(os.dup(namespace.pidfd))
             case "unit":
@@ -203,9 +230,6 @@ class Watch:
                 with contextlib.suppress(OSError):
                     events = _Priority(os.path.join(self._cgroup, "cgroup.events"))
                     self._bells.hang(events.fd, events.drain, events.close)
-                inotify = _Inotify()
-                inotify.add(os.path.dirname(self._cgroup), _IN_DELETE | _IN_ONLYDIR)
-                self._bells.hang(inotify.fd, inotify.drain, inotify.close)
 
     def _hang_process(self, pidfd: int) -> None:
         if self._pidfd >= 0:

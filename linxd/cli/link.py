@@ -18,10 +18,10 @@ from linxd.cli.once import default_netns
 from linxd.cli.terminal import Lines
 from linxd.config import ConfigError, NetnsRef, load
 from linxd.log import ERROR, Entry, news
-from linxd.netns import NotThere, Refused, locate, unit_cgroup
+from linxd.netns import NotThere, Refused, locate
 from linxd.nswatch import WAIT, wait_for
 from linxd.reload import faults
-from linxd.systemd.jobs import wanted_by
+from linxd.systemd.jobs import ended
 from linxd.systemd.journal import Journal, connected
 from linxd.systemd.notify import Notifier
 
@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="netns-link")
     parser.add_argument("scope")
     parser.add_argument("--wait", type=float, default=WAIT, help="seconds to wait for the namespace")
+    parser.add_argument("--wanted-by", default="", help="units that had the scope started along with them")
     options = parser.parse_args(arguments)
+    pulled = [unit for unit in options.wanted_by.split() if unit.endswith((".scope", ".service"))]
     sink = Journal() if connected() else Lines()
     # Whoever reads the log of the scope's unit has to find it there.
     unit = {"OBJECT_SYSTEMD_UNIT": f"linx-reconcile@{options.scope}.service"}
@@ -43,13 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sink(replace(entry, fields={**entry.fields, **unit}))
 
     try:
-        return link(options.scope, options.wait, say)
+        return link(options.scope, options.wait, say, pulled)
     finally:
         sink.close()
 
 
-def link(name: str, seconds: float, say: Callable[[Entry], None]) -> int:
-    """Make the link, or say why there is none. Returns the exit code."""
+def link(name: str, seconds: float, say: Callable[[Entry], None], pulled: Sequence[str] = ()) -> int:
+    """Make the link, or say why there is none. Returns the exit code.
+
+    ``pulled``: units that had the scope started along with them. When they have ended, nobody waits any more:
+    a unit that ends by itself takes along what runs, but not what waits to run (systemd's PropagatesStopTo=
+    does not reach that far).
+    """
     broken: Entry | None = None
     try:
         ref = load(name, check_others=False).netns
@@ -61,7 +68,7 @@ def link(name: str, seconds: float, say: Callable[[Entry], None]) -> int:
         say(news(name, "the host's own namespace is kept by linxd.service", priority=ERROR))
         return CONFIGURATION
     try:
-        target = asyncio.run(_wait(name, ref, seconds, say))
+        target = asyncio.run(_wait(name, ref, seconds, say, pulled))
         fresh = f"{DIRECTORY}/.{name}"
         if os.path.lexists(fresh):
             os.unlink(fresh)
@@ -77,7 +84,9 @@ def link(name: str, seconds: float, say: Callable[[Entry], None]) -> int:
     return 0
 
 
-async def _wait(name: str, ref: NetnsRef, seconds: float, say: Callable[[Entry], None]) -> str:
+async def _wait(
+    name: str, ref: NetnsRef, seconds: float, say: Callable[[Entry], None], pulled: Sequence[str]
+) -> str:
     try:
         return locate(ref)
     except NotThere:
@@ -86,33 +95,15 @@ async def _wait(name: str, ref: NetnsRef, seconds: float, say: Callable[[Entry],
     text = f"waits for {ref}, {seconds:.0f} s at most"
     say(news(name, text))
     Notifier().status(text)
-    wanting = Wanting(await wanted_by(f"linx-reconcile@{name}.service"))
+    wanting = asyncio.create_task(ended(pulled))
     try:
-        return await wait_for(ref, locate, seconds=seconds, wanted=wanting)
+        return await wait_for(ref, locate, seconds=seconds, wanted=lambda: not wanting.done())
     except NotThere as error:
-        if wanting():
+        if not wanting.done():
             raise
-        raise NotThere(f"{error}, and {' and '.join(wanting.units)} has ended") from None
-
-
-class Wanting:
-    """Whether any of these units, which had us started, may still want it.
-
-    A unit that ends by itself takes along what runs, but not what waits to run: systemd's PropagatesStopTo=
-    does not reach that far. ``units`` may not run yet: they have ended when they were seen and are not any
-    more.
-    """
-
-    def __init__(self, units: Sequence[str], find: Callable[[str], str | None] = unit_cgroup) -> None:
-        self.units = tuple(units)
-        self._find = find
-        self._seen = dict.fromkeys(units, "")
-
-    def __call__(self) -> bool:
-        for unit, seen in self._seen.items():
-            if not seen or not os.path.isdir(seen):
-                self._seen[unit] = self._find(unit) or seen
-        return not self._seen or any(not seen or os.path.isdir(seen) for seen in self._seen.values())
+        raise NotThere(f"{error}, and {' and '.join(pulled)} has ended") from None
+    finally:
+        wanting.cancel()
 
 
 if __name__ == "__main__":

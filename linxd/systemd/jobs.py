@@ -39,14 +39,27 @@ def for_good(kinds: list[str], system: str) -> bool | None:
     return kinds == ["stop"] and system.strip() not in ("stopping", "offline", "unknown")
 
 
-async def wanted_by(unit: str) -> tuple[str, ...]:
-    """The services and scopes that had a unit started along with them and are still loaded; empty where
-    nobody can tell."""
+async def ended(units: Sequence[str]) -> None:
+    """Return when all of these units have ended, which with none of them is never."""
+    pause = LOOK_FIRST
+    while not units or not all([await _has_ended(unit) for unit in units]):
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LOOK_LAST)
+
+
+async def _has_ended(unit: str) -> bool:
+    """Whether it neither runs nor is about to; one that nobody can tell of has not."""
     with contextlib.suppress(TimeoutError, OSError):
         async with asyncio.timeout(ANSWER):
-            said = await _ask("show", "--property=WantedBy", "--value", unit)
-            return tuple(name for name in said.split() if name.endswith((".scope", ".service")))
-    return ()
+            said = await _ask("show", "--property=LoadState,ActiveState,Job", unit)
+            values = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+            if values.get("LoadState") == "not-found":
+                return True
+            return values.get("ActiveState") in ("inactive", "failed") and values.get("Job", "0") in (
+                "",
+                "0",
+            )
+    return False
 
 
 def own_unit() -> str | None:
