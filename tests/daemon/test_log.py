@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from linxd.log import MOST, Entry, Limit, Narrator, clean, duration, news
+from linxd.log import MOST, PATCH_ID, Entry, Limit, Narrator, clean, duration, news
 from linxd.patch import Change, Condition, Culprit, Key, Op, Report, State, Trigger, Verb
 from linxd.status import LoopState, Status
 
@@ -199,6 +199,21 @@ def test_a_fight_is_not_told_with_every_blow() -> None:
     narrator = Narrator("c1", "rtnl")
     assert len(list(narrator.report(report(failed("healed 5 times", State.CONTENDED, 0))))) == 1
     assert list(narrator.report(report(failed("healed 6 times", State.CONTENDED, 0)))) == []
+
+
+def test_a_heal_is_not_the_end_of_a_fight() -> None:
+    narrator = Narrator("c1", "rtnl")
+    fought = Condition(ADDRESS.key, "address", State.CONTENDED, "healed 5 times")
+    begins = Report(Trigger.EVENT, conditions=(fought,), complete=False, looked=frozenset({ADDRESS.key}))
+    heal = Report(Trigger.RESYNC, drifted=(op(Verb.CREATE),), applied=(op(Verb.CREATE),), complete=False)
+    assert len(list(narrator.report(begins))) == 1
+    for _ in range(3):
+        assert [entry.message_id for entry in narrator.report(heal)] == [PATCH_ID]
+        assert list(narrator.report(begins)) == []
+        assert list(narrator.report(Report(Trigger.RESYNC))) == []
+    list(narrator.report(heal))
+    narrator.state(Status("c1", "rtnl", "event", LoopState.CONVERGED, 1))
+    assert len(list(narrator.report(begins))) == 1
 
 
 def test_many_failures_are_one_entry() -> None:

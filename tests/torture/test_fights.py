@@ -148,6 +148,7 @@ def test_heals_slow_down_and_it_is_said_who_fights(namespace: Namespace, tmp_pat
             assert re.search(words, one["text"]), one
             heals = len(re.findall(rf"restored route {to}", daemon.said))
             assert 5 <= heals <= most(took), (to, heals, took)
+            print(f"route {to}: {heals} heals")
             summaries = re.findall(rf"/rtnl: route {to} dev lo: healed \d+ times.*", daemon.said)
             assert 1 <= len(summaries) <= 1 + took / 60
             assert re.search(f"last undone by {culprit}; from now on", summaries[0]), summaries

@@ -24,6 +24,10 @@ resync = "1s"
 [link.b0]
 kind = "bridge"
 addresses = ["10.5.0.1/24"]
+[link.v0]
+kind = "vxlan"
+id = 100
+dstport = 4789
 [[route]]
 to = "192.0.2.0/24"
 via = "10.5.0.9"
@@ -115,8 +119,10 @@ def test_what_is_ours_is_healed_when_the_ledger_is_full(namespace: Namespace, tm
             good, theirs = shown(namespace), foreign(namespace)
             filler = fill(state)
             # What is new has to be written down first.
-            written(tmp_path, DECLARED + MORE)
+            written(tmp_path, DECLARED.replace("id = 100", "id = 101") + MORE)
             daemon.ask("reload")
+            # A link that has to be made anew does not go before it can be made.
+            assert "v0" in namespace.ip("link", "show")
             daemon.wait_for(
                 r"route 203\.0\.113\.\d+/32.* failed: not tried: ledger .* can't be written: No space left"
             )
@@ -135,7 +141,8 @@ def test_what_is_ours_is_healed_when_the_ledger_is_full(namespace: Namespace, tm
                 lambda: namespace.ip("route", "show").count("203.0.113.") == 250,
                 lambda: f"not made when there was room again\n{daemon.said}",
             )
-            daemon.wait_for("/rtnl: converged: 255 objects")
+            daemon.wait_for("/rtnl: converged: 256 objects")
+            assert "id 101" in namespace.ip("-d", "link", "show", "v0")
             assert daemon.stop() == 0
 
 
