@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def link(name: str, seconds: float, say: Callable[[Entry], None], pulled: Sequence[str] = ()) -> int:
     """Make the link, or say why there is none. Returns the exit code.
 
-    ``pulled``: units that had the scope started along with them. When they have ended, nobody waits any more:
-    a unit that ends by itself takes along what runs, but not what waits to run (systemd's PropagatesStopTo=
-    does not reach that far).
+    ``pulled``: units that had the scope started along with them. When they have ended, nobody waits any
+    more: a unit that ends by itself takes along what runs, but not what waits to run (systemd's
+    PropagatesStopTo= does not reach that far).
     """
     broken: Entry | None = None
     try:

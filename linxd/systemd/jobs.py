@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from linxd.culprit import cgroup_paths, unit_of
 
 ANSWER = 0.2
 """Seconds within which there is an answer, or none."""
+TOLD = 10.0
+"""The same where somebody waits anyway."""
+LOOK_FIRST, LOOK_LAST = 0.2, 2.0
+"""Seconds between two looks at whether a unit has ended."""
 
 
 async def stopped_for_good() -> bool | None:
@@ -50,7 +55,7 @@ async def ended(units: Sequence[str]) -> None:
 async def _has_ended(unit: str) -> bool:
     """Whether it neither runs nor is about to; one that nobody can tell of has not."""
     with contextlib.suppress(TimeoutError, OSError):
-        async with asyncio.timeout(ANSWER):
+        async with asyncio.timeout(TOLD):
             said = await _ask("show", "--property=LoadState,ActiveState,Job", unit)
             values = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
             if values.get("LoadState") == "not-found":

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from linxd.nswatch import WAIT
 from tests.system.bed import Machine
 from tests.system.boxes import (
     Box,
@@ -30,7 +31,7 @@ from tests.system.boxes import (
     stopped,
     unit_of,
 )
-from tests.system.follow import Journal, Lines
+from tests.system.follow import PATIENCE, Journal, Lines
 
 KILLS = int(os.environ.get("LINXD_KILLS", "8"))
 SEED = int(os.environ.get("LINXD_SEED", "1"))
@@ -273,7 +274,8 @@ def test_a_container_that_is_killed_at_any_moment_of_its_first_pass_leaves_nothi
             machine.run("systemctl", "kill", "--signal=KILL", container.unit)
             machine.run("systemctl", "kill", "--signal=KILL", container.unit)
             container.ended()
-        eventually(lambda name=name: is_stopped(machine, name))
+        # One that ended before anybody knew whose network it is to be is waited for: a minute at most.
+        eventually(lambda name=name: is_stopped(machine, name), seconds=PATIENCE + WAIT)
         assert host_links(machine) == before
     assert machine.do("systemctl", "--failed", "--plain", "--no-legend", "list-units", "linx*") == ""
 
