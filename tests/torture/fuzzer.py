@@ -30,6 +30,8 @@ HURRIED = 10.0
 """The same while a failure is made small: what is found then is looked at again by people."""
 FORGIVE = 3.0
 """Seconds after which objects that are fought over are looked at by request."""
+SLOW = 8.0
+"""Seconds after which a round that is healed in the end is worth telling of."""
 PAUSES = ("", "", "", "sleep 0.001", "sleep 0.02", "sleep 0.2")
 
 
@@ -95,6 +97,8 @@ class World:
         self.figures = Figures()
         self._healed = healed
         self._wanted: dict[str, dict[str, Any]] = {}
+        self._late: dict[str, Any] = {}
+        """What was not as declared when it was looked at last, and not all was."""
         furnish(namespace)
         self.foreign = foreign(namespace)
         self.file = directory / "scope.toml"
@@ -148,7 +152,15 @@ class World:
             writer.wait()
         self.figures.rounds += 1
         self.figures.drifts += round_.drifts
-        self.figures.slowest = max(self.figures.slowest, self._settle())
+        before = len(self.daemon.said)
+        took = self._settle()
+        self.figures.slowest = max(self.figures.slowest, took)
+        if took > SLOW:
+            print(
+                f"a round took {took:.1f} s:\n{round_.script()}\nand {self._late}, while the log said\n"
+                f"{self.daemon.said[before:]}",
+                flush=True,
+            )
         if foreign(self.namespace) != self.foreign:
             raise Wrong(f"foreign things changed:\n{self.foreign}\nbecame\n{foreign(self.namespace)}")
 
@@ -158,6 +170,7 @@ class World:
         began = asked = time.monotonic()
         forgiven = False
         while (have := seen(self.namespace, self.declared)) != want:
+            self._late = {name: have.get(name) for name in want if have.get(name) != want[name]}
             if self.daemon.process.poll() is not None:
                 raise Wrong(f"the daemon ended:\n{self.daemon.said}")
             now = time.monotonic()
