@@ -32,6 +32,8 @@ FIGHT_LAST = 60.0
 FIGHT_QUIET = 60.0
 """Seconds without a drift of the object after which the fight is over."""
 SUMMARY_EVERY = 60.0
+MOST_DUE = 1000
+"""Objects that are tried again one by one."""
 FORGOTTEN = 1000
 """Objects that were healed whose heals are forgotten at once."""
 
@@ -282,12 +284,19 @@ class Gate:
             heapq.heappop(self._queue)
         return None
 
-    def due(self) -> tuple[Key, ...]:
-        """The objects whose time has come. Each is named once: the pass that follows tries it or leaves
-        it."""
+    def due(self) -> tuple[Key, ...] | None:
+        """The objects whose time has come; None where they are so many that a look at everything costs less.
+        Each is named once: the pass that follows tries it or leaves it."""
         now = self._clock()
         keys: dict[Key, None] = {}
         while self._queue and self._queue[0][0] <= now:
+            if len(keys) == MOST_DUE:
+                self._queue = [one for one in self._queue if one[0] > now]
+                heapq.heapify(self._queue)
+                for fought in self._fights.values():
+                    if fought.waiting and fought.again <= now:
+                        fought.waiting, fought.seen = False, now
+                return None
             when, key = heapq.heappop(self._queue)
             if self._waits(key, when):
                 keys[key] = None

@@ -28,6 +28,8 @@ __all__ = ["Loop", "LoopState", "Status"]
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+RETRY_REST = 4
+"""Times as long as a pass of retries took, nothing is retried by itself."""
 _URGENCY = (Trigger.START, Trigger.CONFIG, Trigger.REQUEST, Trigger.EVENT, Trigger.RESYNC)
 _BAD = (State.PENDING, State.FAILED, State.CONFLICT, State.CONTENDED)
 
@@ -95,6 +97,8 @@ class Loop(Generic[D, O]):
         self._resync_at: float | None = None
         self._blocked_until: float | None = None
         self._blocked_times = 0
+        self._retry_at = 0.0
+        """When what failed may be tried again, whatever is due before."""
         self._paused_until: float | None = None
         self._fresh = True
         """No pass over everything has ended since the loop was created or resumed."""
@@ -283,8 +287,14 @@ class Loop(Generic[D, O]):
             await self._everything(self._wanted or Trigger.RESYNC)
         elif self._feed:
             await self._hinted(Trigger.EVENT, self._feed.take())
-        elif self._paused_until is None and (due := self._gate.due()):
-            await self._hinted(Trigger.RESYNC, tuple(Hint(key) for key in due))
+        elif self._paused_until is None and now >= self._retry_at and (due := self._gate.due()) != ():
+            if due is None:
+                await self._everything(Trigger.RESYNC)
+            else:
+                await self._hinted(Trigger.RESYNC, tuple(Hint(key) for key in due))
+            # Where very many fail, trying them again must not be all that is done.
+            ended = self._clock.now()
+            self._retry_at = ended + RETRY_REST * (ended - now)
         else:
             return False
         # A source that never had to wait has kept everybody else waiting.
@@ -298,7 +308,8 @@ class Loop(Generic[D, O]):
         if self._blocked_until is not None:
             times.append(self._blocked_until)
         else:
-            times += [self._resync_at, self._gate.next_due() if self._paused_until is None else None]
+            due = self._gate.next_due() if self._paused_until is None else None
+            times += [self._resync_at, None if due is None else max(due, self._retry_at)]
         alarm.set(min((moment for moment in times if moment is not None), default=None))
 
     def _want(self, trigger: Trigger, *, at_once: bool = False) -> None:

@@ -7,13 +7,18 @@ It is asked by a signal, by the control socket and over D-Bus, and does not know
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from linxd.config import ConfigError, ScopeConfig
+from linxd.config.faults import Fault
 from linxd.log import ERROR, INFO, WARNING, Entry, news
 from linxd.scope import Scope
 from linxd.systemd.notify import Notifier
 
+SAID = 50
+"""Warnings that have an entry each."""
+ANSWERED = 1000
+"""Faults, or warnings, in one entry or one answer."""
 FAILED = "reload failed, what was active stays active"
 
 
@@ -51,13 +56,24 @@ class Reloader:
         except ConfigError as error:
             self._say(faults(name, error, FAILED))
             raise
-        for fault in config.warnings:
-            self._say(news(name, str(fault), priority=WARNING))
+        for entry in warnings(config):
+            self._say(entry)
         await self._scope.declare(config)
         self._say(news(name, f"reloaded: {self._scope.state}", priority=INFO))
-        return tuple(str(fault) for fault in config.warnings)
+        return told(config.warnings, ANSWERED)
+
+
+def warnings(config: ScopeConfig) -> list[Entry]:
+    """An entry for each warning; of very many for the first ones, and one that counts the rest."""
+    return [news(config.name, line, priority=WARNING) for line in told(config.warnings, SAID)]
 
 
 def faults(name: str, error: ConfigError, what: str) -> Entry:
-    """The entry for files that do not load: every fault in a line of its own."""
-    return news(name, what, priority=ERROR, details=[str(fault) for fault in error.faults])
+    """The entry for files that do not load: each fault in a line of its own, of very many the first ones."""
+    return news(name, what, priority=ERROR, details=told(error.faults, ANSWERED))
+
+
+def told(found: Sequence[Fault], most: int) -> tuple[str, ...]:
+    """Faults as lines, ``most`` at most, and how many there are besides. `linxctl check` shows all."""
+    lines = tuple(str(fault) for fault in found[:most])
+    return lines if len(found) <= most else (*lines, f"… and {len(found) - most} more")

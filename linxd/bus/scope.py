@@ -22,6 +22,7 @@ from linxd.config.faults import ConfigError
 from linxd.log import clean
 from linxd.part import Part
 from linxd.patch import Patch, State
+from linxd.reload import ANSWERED, told
 from linxd.scope import ORDER, Ambiguous, Scope, ScopeState
 from linxd.slices import let_go
 from linxd.source import Blocked, Gone
@@ -218,8 +219,7 @@ class ScopeInterface(Interface):
             # Begun, it is not for whoever asked to break it off by going away.
             warnings = await asyncio.shield(asyncio.ensure_future(self._reload()))
         except ConfigError as error:
-            faults = "\n".join(str(fault) for fault in error.faults)
-            raise BusError(names.INVALID_CONFIG, faults) from None
+            raise BusError(names.INVALID_CONFIG, "\n".join(told(error.faults, ANSWERED))) from None
         return ([clean(one) for one in warnings],)
 
     @method("t", "", action="pause")

@@ -26,7 +26,7 @@ from linxd.control import Answer, Control, ask, span
 from linxd.log import ERROR, NOTICE, WARNING, Entry, clean, news
 from linxd.netns import Namespace, NotThere, Refused, enter, find, is_replaced, open_host
 from linxd.nswatch import WAIT, Watch, comes_again, wait_for
-from linxd.reload import Reloader, faults
+from linxd.reload import ANSWERED, Reloader, faults, told, warnings
 from linxd.scope import ScopeState
 from linxd.serve import Served
 from linxd.systemd.journal import Journal, connected
@@ -179,8 +179,8 @@ async def _serve(
     if without:
         text = f"runs without {' and without '.join(without)}"
         sink(news(config.name, text if notifier else f"{text}; the log goes to stderr, Ctrl-C stops it"))
-    for fault in config.warnings:
-        sink(news(config.name, str(fault), priority=WARNING))
+    for entry in warnings(config):
+        sink(entry)
     namespace = await _namespace(config, stop, sink, notifier)
     if namespace is None:
         return STOPPED
@@ -252,7 +252,7 @@ async def _answer(reload: Reloader) -> Answer:
     try:
         return Answer(True, await reload())
     except ConfigError as error:
-        return Answer(False, tuple(str(fault) for fault in error.faults))
+        return Answer(False, told(error.faults, ANSWERED))
 
 
 async def _pause(served: Served, rest: str) -> Answer:

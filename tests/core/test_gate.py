@@ -7,7 +7,7 @@ import errno
 
 import pytest
 
-from linxd.gate import Gate, backoff
+from linxd.gate import MOST_DUE, Gate, backoff
 from linxd.patch import Change, Condition, Culprit, Key, Op, State, Verb
 from linxd.source import transient
 from tests.core.fakes import Clock, Thing
@@ -51,6 +51,25 @@ def test_backoff_doubles_from_a_tenth_of_a_second_to_a_minute() -> None:
 def test_jitter_adds_up_to_a_quarter() -> None:
     assert backoff(1, lambda: 0.5) == pytest.approx(0.1125)
     assert backoff(4, lambda: 1.0) == pytest.approx(1.0)
+
+
+def test_very_many_that_are_due_are_worth_a_look_at_everything(gate: Gate, clock: Clock) -> None:
+    many = [op(str(number)) for number in range(MOST_DUE + 1)]
+    for one in many:
+        gate.failed(one, errno.ENETUNREACH)
+    gate.failed(op("later"), errno.ENETUNREACH)
+    gate.failed(op("later"), errno.ENETUNREACH)
+    assert advance(clock, gate) == 0.1
+    assert gate.due() is None
+    # The look that follows may try each of them; none is named once more.
+    assert gate.due() == ()
+    assert all(gate.admit(one) is None for one in many)
+    assert gate.admit(op("later")) is not None
+    assert advance(clock, gate) == 0.1
+    assert gate.due() == (op("later").key,)
+    gate.failed(many[0], errno.ENETUNREACH)
+    assert advance(clock, gate) == 0.2
+    assert gate.due() == (many[0].key,)
 
 
 def test_what_one_waited_for_is_there_for_the_others_too(gate: Gate, clock: Clock) -> None:

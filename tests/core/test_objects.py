@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linxd.ledger import LedgerError, MemoryLedger
@@ -236,6 +236,7 @@ names = st.sampled_from("abcd")
 worlds = st.dictionaries(names, st.sampled_from("123"), max_size=4).map(lambda values: things(**values))
 
 
+@settings(deadline=None)
 @given(before=worlds, first=worlds, between=worlds, second=worlds)
 def test_it_converges_and_never_touches_a_stranger_s(
     before: Things, first: Things, between: Things, second: Things
@@ -263,6 +264,7 @@ def test_it_converges_and_never_touches_a_stranger_s(
     assert set(world.things) == set(before | theirs)
 
 
+@settings(deadline=None)
 @given(observed=worlds, desired=worlds, marked=st.sets(names.map(key)), take=st.booleans())
 def test_a_mark_stands_for_a_lost_ledger(
     observed: Things, desired: Things, marked: set[Key], take: bool

@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterable
 
 from linxd.patch import Change, Condition, Culprit, Key, Op, Report, State, Verb
+from linxd.slices import slices
 from linxd.source import Hint, Pass
+from linxd.sources.rtnl.look import Look, Waiting
 from linxd.sources.rtnl.model import Desired
 
 
@@ -61,9 +63,14 @@ class Run:
             self.looked.add(condition.key)
             self.conditions[condition.key] = condition
 
-    def waiting(self) -> list[Key]:
-        """Objects that wait for something, as far as this pass has found."""
-        return [key for key, condition in self.conditions.items() if condition.state is State.PENDING]
+    async def waiting(self) -> Look:
+        """A look that has every object in it that waits for something, as far as this pass has found."""
+        waiting = Waiting()
+        async for conditions in slices(self.conditions.values()):
+            for condition in conditions:
+                if condition.state is State.PENDING and not condition.paused:
+                    waiting.add(condition.key)
+        return waiting.look
 
     def gave_up(self, op: Op) -> bool:
         """Refused or held back in this pass already: not again before the next."""

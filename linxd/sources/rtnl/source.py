@@ -297,7 +297,7 @@ class RtnlSource(Source[Desired, Observed]):
                 run.did(outcome.op)
                 looks.update(self._looks_after(outcome.op))
         if links:
-            looks.update(look_at(key) for key in run.waiting())
+            looks.add(await run.waiting())
         for look in looks:
             after |= look
         run.healed()
