@@ -272,30 +272,44 @@ class Gate:
         """Somebody asked for a pass by hand: failures are tried again at once. Fights stay what they are."""
         self._failures = {}
         self._dependents = {}
+        self._sort_out()
 
     # -- time -----------------------------------------------------------------------------------------------
 
     def next_due(self) -> float | None:
         """When the first held op may be tried again, if any waits for its time."""
-        while self._queue:
+        for _ in range(MOST_DUE):
+            if not self._queue:
+                return None
             when, key = self._queue[0]
             if self._waits(key, when):
                 return when
             heapq.heappop(self._queue)
-        return None
+        self._sort_out()
+        return self._queue[0][0] if self._queue else None
+
+    def _sort_out(self) -> None:
+        """Make the queue anew: most of what stands in it is past."""
+        self._queue = [
+            (one.again, key) for key, one in self._failures.items() if one.waiting and one.again is not None
+        ]
+        self._queue += [(one.again, key) for key, one in self._fights.items() if one.waiting]
+        heapq.heapify(self._queue)
 
     def due(self) -> tuple[Key, ...] | None:
         """The objects whose time has come; None where they are so many that a look at everything costs less.
         Each is named once: the pass that follows tries it or leaves it."""
         now = self._clock()
         keys: dict[Key, None] = {}
-        while self._queue and self._queue[0][0] <= now:
+        while (first := self.next_due()) is not None and first <= now:
             if len(keys) == MOST_DUE:
-                self._queue = [one for one in self._queue if one[0] > now]
-                heapq.heapify(self._queue)
+                for one in self._failures.values():
+                    if one.again is not None and one.again <= now:
+                        one.waiting = False
                 for fought in self._fights.values():
                     if fought.waiting and fought.again <= now:
                         fought.waiting, fought.seen = False, now
+                self._sort_out()
                 return None
             when, key = heapq.heappop(self._queue)
             if self._waits(key, when):
