@@ -334,6 +334,11 @@ def open_host() -> int | None:
     return None
 
 
+def elsewhere() -> bool:
+    """Whether we are in another namespace than the host's."""
+    return netns_of("/proc/self") != netns_of("/proc/1")
+
+
 def host_cookie() -> int | None:
     """The cookie of the namespace of process 1, which is the host's. None where we are elsewhere and may not
     look."""

@@ -24,7 +24,7 @@ from linxd.config import ConfigError, ScopeConfig, load, valid_name
 from linxd.config.model import HOST
 from linxd.control import Answer, Control, ask, span
 from linxd.log import ERROR, NOTICE, WARNING, Entry, clean, news
-from linxd.netns import Namespace, NotThere, Refused, enter, find, is_replaced, open_host
+from linxd.netns import Namespace, NotThere, Refused, elsewhere, enter, find, is_replaced, open_host
 from linxd.nswatch import WAIT, Watch, comes_again, wait_for
 from linxd.reload import ANSWERED, Reloader, faults, told, warnings
 from linxd.scope import ScopeState
@@ -291,8 +291,10 @@ async def _release(served: Served) -> Answer:
 async def _namespace(
     config: ScopeConfig, stop: asyncio.Event, sink: Callable[[Entry], None], notifier: Notifier
 ) -> Namespace | None:
-    """The namespace, waited for if need be; None when we are stopped before it is there."""
-    search = asyncio.ensure_future(wait_for(config.netns, find))
+    """The namespace, waited for if need be; None when we are stopped before it is there, or were started in
+    it and it has ended meanwhile."""
+    started_in_it = bool(notifier) and elsewhere()
+    search = asyncio.ensure_future(wait_for(config.netns, find, seconds=0.0 if started_in_it else WAIT))
     stopped = asyncio.ensure_future(stop.wait())
     try:
         done, _ = await asyncio.wait({search, stopped}, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
@@ -305,7 +307,11 @@ async def _namespace(
             return None
         namespace = search.result()
     except NotThere as error:
-        raise Exit(UNAVAILABLE, str(error)) from None
+        if not started_in_it:
+            raise Exit(UNAVAILABLE, str(error)) from None
+        sink(news(config.name, f"{error}: nothing is left to do", priority=NOTICE))
+        _ended(notifier)
+        return None
     except Refused as error:
         raise Exit(CONFIGURATION, str(error)) from None
     except OSError as error:
@@ -317,7 +323,15 @@ async def _namespace(
         namespace.close()
         text = f"{config.netns} is the host's own network namespace, which only the scope host may touch"
         raise Exit(CONFIGURATION, text)
+    if started_in_it and not namespace.home:
+        namespace.close()
+        raise Exit(REPLACED, f"{config.netns} was replaced by another one meanwhile")
     return namespace
+
+
+def _ended(notifier: Notifier) -> None:
+    """The namespace has ended. That is no failure; for systemd, a unit that was never ready would be one."""
+    notifier.send(READY="1")
 
 
 async def _replaced(namespace: Namespace) -> bool:
@@ -371,6 +385,8 @@ async def _until_ended(
     try:
         await running
     finally:
+        if scope.gone:
+            _ended(notifier)
         notifier.send(STOPPING="1")
         for task in tasks:
             task.cancel()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -57,6 +58,7 @@ def link(name: str, seconds: float, say: Callable[[Entry], None], pulled: Sequen
     more: a unit that ends by itself takes along what runs, but not what waits to run (systemd's
     PropagatesStopTo= does not reach that far).
     """
+    pulled = _remembered(name, pulled)
     broken: Entry | None = None
     try:
         ref = load(name, check_others=False).netns
@@ -75,6 +77,9 @@ def link(name: str, seconds: float, say: Callable[[Entry], None], pulled: Sequen
         os.symlink(target, fresh)
         os.replace(fresh, f"{DIRECTORY}/{name}")
     except (NotThere, Refused, OSError) as error:
+        for left in (f"{DIRECTORY}/{name}", _by(name)):
+            with contextlib.suppress(OSError):
+                os.unlink(left)
         if broken is not None:
             say(broken)
             return CONFIGURATION
@@ -82,6 +87,29 @@ def link(name: str, seconds: float, say: Callable[[Entry], None], pulled: Sequen
         say(news(name, text, priority=ERROR))
         return CONFIGURATION if isinstance(error, Refused) else UNAVAILABLE
     return 0
+
+
+def _by(name: str) -> str:
+    # No scope's name has a colon.
+    return f"{DIRECTORY}/:{name}"
+
+
+def _remembered(name: str, pulled: Sequence[str]) -> Sequence[str]:
+    """The units that had the scope started: those that are known, else those that were known the last time.
+
+    A container may end after its namespace was found and before the daemon was started in it. systemd tries
+    again then, and does not know any more who wanted it. Whoever ends in order removes the file.
+    """
+    try:
+        if pulled:
+            with open(_by(name), "w") as file:
+                file.write(" ".join(pulled))
+        else:
+            with open(_by(name)) as file:
+                return file.read().split()
+    except OSError:
+        pass
+    return pulled
 
 
 async def _wait(
