@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from linxd.cli import hook
+from linxd import ocihook as hook
+from linxd.config import model
 from linxd.config.document import parse
-from linxd.config.model import NetnsRef
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,6 +55,10 @@ def test_only_names_of_scopes_are_taken(name: object) -> None:
         hook.read(state(annotations={hook.SCOPE: name}))
 
 
+def test_names_are_what_the_configuration_takes() -> None:
+    assert (hook.NAME.pattern, hook.NAME.flags) == (model.NAME.pattern, model.NAME.flags)
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b"{", b"[]", b"null", b"{}", state(id=""), state(id="a b"), state(id=7), state(annotations=None),
@@ -86,7 +90,7 @@ def test_nobody_sees_a_traceback(words: list[str]) -> None:
     # Without the package it is the tree's module that has to be found, which -I prevents.
     if b"No module named" in done.stderr:
         done = subprocess.run(
-            ["/usr/bin/python3", "-m", "linxd.cli.hook", *words],
+            ["/usr/bin/python3", "-m", "linxd.ocihook", *words],
             input=b"\x00",
             capture_output=True,
             timeout=60,
@@ -99,7 +103,7 @@ def test_nobody_sees_a_traceback(words: list[str]) -> None:
 
 
 def test_the_drop_in_is_read_back() -> None:
-    text = hook.text_for(hook.read(state()), NetnsRef("unit", "libpod-0123abcd.scope"))
+    text = hook.text_for(hook.read(state()), "unit:libpod-0123abcd.scope")
     assert parse("x", text).table()["scope"].table()["netns"].value == "unit:libpod-0123abcd.scope"
 
 
@@ -125,7 +129,7 @@ def test_a_process_without_a_unit_of_its_own_is_found_by_its_number(process: int
         one.stdout.readline()
         try:
             # Two containers in one unit, or in none: it does not tell which.
-            assert hook.ref_of(process) == NetnsRef("pid", str(process))
+            assert hook.place_of(process) == f"pid:{process}"
         finally:
             one.kill()
 
@@ -140,13 +144,13 @@ def test_the_drop_in_goes_with_its_container_and_no_other(
     hook.forget(ours)
     assert not folder.exists()
     folder.mkdir()
-    drop_in.write_text(hook.text_for(ours, NetnsRef("pid", "1")))
+    drop_in.write_text(hook.text_for(ours, "pid:1"))
     hook.forget(other)
     assert drop_in.exists()
     (folder / "mine.toml").write_text("")
     hook.forget(ours)
     assert [path.name for path in folder.iterdir()] == ["mine.toml"]
     (folder / "mine.toml").unlink()
-    drop_in.write_text(hook.text_for(ours, NetnsRef("pid", "1")))
+    drop_in.write_text(hook.text_for(ours, "pid:1"))
     hook.forget(ours)
     assert not folder.exists()

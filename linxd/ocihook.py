@@ -13,20 +13,14 @@ import fcntl
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from linxd import statedir
-from linxd.config.files import DIRECTORIES, find
-from linxd.config.model import NetnsRef, valid_name
-from linxd.culprit import cgroup_paths, netns_of, unit_of
-from linxd.log import ERROR, clean, news
-from linxd.netns import NotThere, Refused, cookie_of, locate, processes, unit_cgroup
-from linxd.systemd.journal import Journal
+# A container's start waits for this: what only some calls need is imported there.
+if TYPE_CHECKING:
+    import subprocess
 
 SCOPE = "org.linxd.scope"
 """The annotation that has the hook run (hooks.d): the name of the container's scope."""
@@ -38,6 +32,10 @@ SETTLING = 10.0
 """Of these, for what is pending when the unit is ready."""
 DIRECTORY = "/run/linxd/netns"
 DROP_IN = "90-container.toml"
+FOUND = "/run/linxd-netns/+{}"
+"""Where linx-netns@.service is told of a namespace that it need not look for. No scope's name begins so."""
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+"""As `linxd.config.model` has it, which brings all of the configuration along."""
 _SYSTEMCTL = "/usr/bin/systemctl"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """Runtimes hand a hook the environment that hooks.d names, and no other."""
@@ -50,8 +48,7 @@ class Refusal(Exception):  # noqa: N818 - an answer
     """Why a container may not start. Further lines are details."""
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(NamedTuple):
     """What a runtime says of a container (state.md of the OCI's runtime specification). ``pid``: its first
     process, which does not run yet; 0 once it has ended."""
 
@@ -90,10 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(name: str, text: str, details: Sequence[str]) -> None:
+    from linxd.log import ERROR, news
+    from linxd.systemd.journal import Journal
+
     entry = news(name, text, priority=ERROR, details=details)
     print(f"linxd: {entry.text}", *(f"  {line}" for line in entry.details), sep="\n", file=sys.stderr)
     # Whoever reads the log of the scope's unit finds it there.
-    unit = {"OBJECT_SYSTEMD_UNIT": unit_name(name)} if valid_name(name) else {}
+    unit = {"OBJECT_SYSTEMD_UNIT": unit_name(name)} if valid(name) else {}
     sink = Journal()
     sink(type(entry)(entry.text, entry.details, {**entry.fields, **unit}, entry.priority))
     sink.close()
@@ -111,16 +111,19 @@ def read(data: bytes) -> Container:
         case _:
             raise Refusal("what the runtime says of the container can't be read")
     name = annotations.get(SCOPE)
-    if not isinstance(name, str) or not valid_name(name):
-        raise Refusal(
-            f"annotation {SCOPE}: {clean(repr(name))} is no scope's name: letters, digits, _, . and - only"
-        )
+    if not isinstance(name, str) or not valid(name):
+        raise Refusal(f"annotation {SCOPE}: {name!r} is no scope's name: letters, digits, _, . and - only")
     require = annotations.get(REQUIRE, "converged")
     if require not in ("converged", "ready"):
-        raise Refusal(f"annotation {REQUIRE} is {clean(repr(require))}, want converged or ready")
+        raise Refusal(f"annotation {REQUIRE} is {require!r}, want converged or ready")
     if not isinstance(pid, int) or pid < 0:
         raise Refusal("the runtime names no process of the container")
     return Container(identity, pid, name, require == "converged")
+
+
+def valid(name: str) -> bool:
+    """Whether a container's scope can be called so."""
+    return NAME.fullmatch(name) is not None and name != "host"
 
 
 def unit_name(scope: str) -> str:
@@ -134,18 +137,14 @@ def unit_name(scope: str) -> str:
 def hold(container: Container, end: float) -> None:
     """Return when the container's network is there. Raises Refusal; ``end`` is by the monotonic clock."""
     name = container.scope
-    if find(name).main is None:
-        raise Refusal(
-            f"no file declares it: {' or '.join(f'{base}/netns/{name}.toml' for base in DIRECTORIES)}"
-        )
     cookie = _cookie(container.pid)
     with _directory(name, end) as directory:
         serving = _holder(name, cookie)
         if not serving:
-            _write(directory, text_for(container, ref_of(container.pid)))
+            _write(directory, text_for(container, place_of(container.pid)))
         try:
             if not serving:
-                _start(name, end)
+                _start(container, end)
             if container.settled:
                 _settle(name, cookie, min(end, time.monotonic() + SETTLING))
         except BaseException:
@@ -155,6 +154,8 @@ def hold(container: Container, end: float) -> None:
 
 
 def _cookie(pid: int) -> int:
+    from linxd.netns import cookie_of
+
     try:
         descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -171,6 +172,8 @@ def _cookie(pid: int) -> int:
 def _holder(name: str, cookie: int) -> bool:
     """Whether the scope is served in this namespace already, as in a pod it is for all but the first. Raises
     Refusal if the scope has another container, or the namespace another scope."""
+    from linxd import statedir
+
     for _, scope, served in statedir.holders(statedir.ROOT):
         if served == cookie and scope != name:
             raise Refusal(f"its network namespace is kept as scope {scope} already")
@@ -186,6 +189,9 @@ def _holder(name: str, cookie: int) -> bool:
 
 
 def _lives(netns: str) -> bool:
+    from linxd.config.model import NetnsRef
+    from linxd.netns import NotThere, Refused, locate
+
     kind, _, value = ("path", "", netns) if netns.startswith("/") else netns.partition(":")
     try:
         locate(NetnsRef(kind, value))
@@ -194,13 +200,16 @@ def _lives(netns: str) -> bool:
     return True
 
 
-def ref_of(pid: int) -> NetnsRef:
+def place_of(pid: int) -> str:
     """How a container's namespace is found by the process it begins with: by its unit, which keeps its name
     for as long as there is a container, or else by that process.
 
     A unit counts only if no process of it is in a third namespace: a login session may have any number of
     containers in it.
     """
+    from linxd.culprit import cgroup_paths, netns_of, unit_of
+    from linxd.netns import processes, unit_cgroup
+
     number = netns_of(f"/proc/{pid}")
     try:
         with open(f"/proc/{pid}/cgroup", "rb") as file:
@@ -211,17 +220,21 @@ def ref_of(pid: int) -> NetnsRef:
     if unit is not None and cgroup is not None:
         inside = {netns_of(f"/proc/{one}") for one in processes(cgroup)}
         if number in inside and inside <= {number, netns_of("/proc/self"), None}:
-            return NetnsRef("unit", unit)
-    return NetnsRef("pid", str(pid))
+            return f"unit:{unit}"
+    return f"pid:{pid}"
 
 
-def text_for(container: Container, ref: NetnsRef) -> str:
+def text_for(container: Container, place: str) -> str:
     """The drop-in that names a container's namespace."""
-    return f"# container {container.id}\n[scope]\nnetns = {json.dumps(str(ref))}\n"
+    return f"# container {container.id}\n[scope]\nnetns = {json.dumps(place)}\n"
 
 
-def _start(name: str, end: float) -> None:
+def _start(container: Container, end: float) -> None:
+    name = container.scope
     unit = unit_name(name)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(FOUND.format(name))
+    os.symlink(f"/proc/{container.pid}/ns/net", FOUND.format(name))
     family = (unit, f"linx-netns@{name}.service", f"linx-host@{name}.socket")
     # Containers that are started again and again are no daemon that crashes again and again.
     _systemctl("reset-failed", *family, end=end)
@@ -249,6 +262,8 @@ def _why(name: str, said: str) -> Iterator[str]:
 
 def _settle(name: str, cookie: int, end: float) -> None:
     """Wait until all is as declared. Raises Refusal."""
+    from linxd import statedir
+
     while True:
         word: Mapping[str, Any] = statedir.read_status(statedir.ROOT, name) or {}
         if word.get("cookie") == cookie and word.get("state") == "converged":
@@ -261,8 +276,9 @@ def _settle(name: str, cookie: int, end: float) -> None:
 
 def _undo(name: str, directory: int) -> None:
     """Leave nothing of a container that is not to be."""
-    with contextlib.suppress(OSError):
-        os.unlink(DROP_IN, dir_fd=directory)
+    for path, where in ((DROP_IN, directory), (FOUND.format(name), None)):
+        with contextlib.suppress(OSError):
+            os.unlink(path, dir_fd=where)
     unit = unit_name(name)
     end = time.monotonic() + SETTLING
     _systemctl("stop", unit, f"linx-netns@{name}.service", end=end)
@@ -271,6 +287,8 @@ def _undo(name: str, directory: int) -> None:
 
 def _systemctl(*words: str, end: float) -> subprocess.CompletedProcess[str] | None:
     """None if it has not ended by then."""
+    import subprocess
+
     try:
         return subprocess.run(
             (_SYSTEMCTL, *words),
