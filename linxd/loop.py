@@ -289,6 +289,8 @@ class Loop(Generic[D, O]):
             await self._hinted(Trigger.EVENT, self._feed.take())
         elif self._paused_until is None and now >= self._retry_at and (due := self._gate.due()) != ():
             if due is None:
+                # Sorting them out has taken its time.
+                await asyncio.sleep(0)
                 await self._everything(Trigger.RESYNC)
             else:
                 await self._hinted(Trigger.RESYNC, tuple(Hint(key) for key in due))

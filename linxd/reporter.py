@@ -17,7 +17,7 @@ from typing import TypeAlias
 from linxd.culprit import Glimpse, Identifier
 from linxd.log import Entry, Limit, Narrator
 from linxd.patch import Culprit, Report
-from linxd.slices import chunks, let_go
+from linxd.slices import let_go
 from linxd.status import Status
 
 log = logging.getLogger(__name__)
@@ -100,10 +100,12 @@ class Reporter:
             else:
                 entries = await asyncio.to_thread(lambda: list(narrator.report(report)))
             text = entries[0].text if entries else ""
-            for some in chunks(entries, AT_ONCE):
-                for entry in some:
-                    self._pass_on(entry)
-                if len(entries) > AT_ONCE:
+            entries.reverse()
+            while entries:
+                # Each goes when it is passed on: all at once would be freed with everybody waiting.
+                for _ in range(min(AT_ONCE, len(entries))):
+                    self._pass_on(entries.pop())
+                if entries:
                     await asyncio.sleep(0)
             self._done(source, report, text)
             let_go(report.drifted, report.applied, report.conditions)

@@ -139,7 +139,7 @@ class Compiler:
     ) -> Compiled:
         self.runs += 1
         async with Scratch(timeout=self._timeout) as scratch:
-            late = self._placeholders(scratch, text, indices)
+            late = await self._placeholders(scratch, text, indices)
             await self._run(scratch, flat, text)
             listed = await self._command(scratch, "-s", "-a", "-t", "list", "ruleset")
             reader = Reader(scratch.tables)
@@ -171,8 +171,9 @@ class Compiler:
         if faults:
             raise RulesetError(faults)
 
-    def _placeholders(self, scratch: Scratch, text: Outline, indices: Mapping[str, int]) -> bool:
-        named = [name for name in devices.devices(text) if name != "lo"]
+    async def _placeholders(self, scratch: Scratch, text: Outline, indices: Mapping[str, int]) -> bool:
+        found = await asyncio.to_thread(lambda: list(devices.devices(text)))
+        named = [name for name in found if name != "lo"]
         late = not named or _takes_missing(scratch)
         for name in named:
             if name in indices:
@@ -183,8 +184,8 @@ class Compiler:
 
     async def _run(self, scratch: Scratch, flat: Flat, text: Outline) -> None:
         budget = _BUDGET
-        rest = Pieces(text)
-        piece = text.text if rest.size <= budget else rest.take(budget)
+        rest = await asyncio.to_thread(Pieces, text)
+        piece = text.text if rest.size <= budget else await asyncio.to_thread(rest.take, budget)
         while True:
             done = await scratch.run([*self._nft, "-f", "-"], piece)
             if done.status == 0:
