@@ -133,11 +133,11 @@ def test_many_that_start_at_once(machine: Machine) -> None:
     for number, name in enumerate(names, 1):
         declare(machine, name, netns=f"unit:found-{name}.scope", number=number)
     begin(machine, names)
-    eventually(lambda: all_are_up(machine, names), seconds=PATIENCE + SCOPES)
+    eventually(lambda: all_are_up(machine, names), seconds=PATIENCE + 4 * SCOPES)
     pid = machine.do("systemctl", "show", "-P", "MainPID", unit_of(names[-1])).strip()
     assert address(SCOPES) in machine.do("nsenter", "-t", pid, "-n", "ip", "address")
     assert state(machine, "linxd.service", "NRestarts") == "0"
     end(machine, names, kill=True)
-    eventually(lambda: all_are_gone(machine, names), seconds=PATIENCE + SCOPES)
+    eventually(lambda: all_are_gone(machine, names), seconds=PATIENCE + 4 * SCOPES)
     for name in names:
         machine.do("rm", f"/run/linxd/netns/{name}.toml")
