@@ -25,7 +25,7 @@ from linxd.netns import (
     is_replaced,
     unit_cgroup,
 )
-from linxd.nswatch import Watch, wait_for
+from linxd.nswatch import Watch, comes_again, wait_for
 
 LIMIT = 2.0
 """Seconds within which the end of a namespace must be noticed."""
@@ -286,3 +286,115 @@ def test_waiting_is_bounded_and_leaves_nothing_open(tmp_path: Path) -> None:
 
 def test_a_boot_has_a_name() -> None:
     assert len(boot_id()) == 36
+
+
+# -- a unit that outlives its container ---------------------------------------------------------------------
+
+
+class Unit:
+    """Processes in a cgroup as systemd makes them for a unit, killed and removed when left."""
+
+    def __init__(self, slice_: str) -> None:
+        self._slice = slice_
+        self.name = f"lxtest-{os.getpid()}.scope"
+        self.cgroup = f"{slice_}/{self.name}"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Unit:
+        os.makedirs(self.cgroup)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            self.end(process)
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                pipe.close()
+        os.rmdir(self.cgroup)
+        os.rmdir(self._slice)
+
+    def start(self, *before: str) -> subprocess.Popen[bytes]:
+        """Begin a process of the unit's."""
+        script = 'echo $$ > "$1/cgroup.procs"; echo; exec sh -c "read x"'
+        process = subprocess.Popen([*before, "sh", "-c", script, "-", self.cgroup], stdin=-1, stdout=-1)
+        self._processes.append(process)
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process
+
+    @staticmethod
+    def end(process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait()
+
+
+def test_the_end_of_a_container_is_noticed_though_its_unit_runs_on(cgroup: str) -> None:
+    with Unit(cgroup) as unit:
+        unit.start()
+        payload = unit.start("unshare", "--net")
+        space = find(Ref("unit", unit.name))
+        try:
+            asyncio.run(ends(space, lambda: unit.end(payload)))
+            # It may have another one, and soon has.
+            assert asyncio.run(comes_again(space, seconds=0.0))
+            assert not is_replaced(space)
+            unit.start("unshare", "--net")
+            assert is_replaced(space)
+        finally:
+            space.close()
+
+
+def test_a_namespace_lasts_as_long_as_any_process_of_the_unit_is_in_it(cgroup: str) -> None:
+    with Unit(cgroup) as unit:
+        first = unit.start("unshare", "--net")
+        second = unit.start("nsenter", "-t", str(first.pid), "--net")
+        space = find(Ref("unit", unit.name))
+
+        async def look() -> None:
+            gone = asyncio.Event()
+            watch = Watch(space, gone.set)
+            try:
+                await asyncio.to_thread(unit.end, first)
+                # The bell has rung by then: it is the kernel that makes it ring.
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                assert not gone.is_set()
+                await asyncio.to_thread(unit.end, second)
+                await asyncio.wait_for(gone.wait(), LIMIT)
+            finally:
+                watch.close()
+
+        try:
+            asyncio.run(look())
+            assert not asyncio.run(comes_again(space, seconds=LIMIT))
+        finally:
+            space.close()
+
+
+def test_the_end_behind_a_symbolic_link_is_noticed(netns: str, tmp_path: Path) -> None:
+    link = tmp_path / "ns"
+    link.symlink_to(f"/run/netns/{netns}")
+    space = find(Ref("path", str(link)))
+    asyncio.run(ends(space, link.unlink))
+    space.close()
+
+
+def test_watching_takes_no_inotify_instance_of_which_a_user_has_few(netns: str) -> None:
+    space = find(path_ref(netns))
+
+    async def look() -> None:
+        watch = Watch(space, lambda: None)
+        open_now = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if fd.isdigit()
+                    and os.path.lexists(f"/proc/self/fd/{fd}")]  # fmt: skip
+        watch.close()
+        assert "anon_inode:inotify" not in open_now
+
+    asyncio.run(look())
+    space.close()
+
+
+def test_nobody_waits_for_what_is_not_wanted_any_more(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(NotThere):
+        asyncio.run(wait_for(Ref("path", str(tmp_path / "no")), find, seconds=600, wanted=lambda: False))
+    assert time.monotonic() - began < 60

@@ -288,3 +288,43 @@ def is_stopped(machine: Machine, name: str) -> None:
 
 def host_links(machine: Machine) -> list[str]:
     return [line.split()[0] for line in machine.do("ip", "-br", "link").splitlines()]
+
+
+# -- the rules between files --------------------------------------------------------------------------------
+
+
+def test_the_rules_between_files_hold_at_a_reload_and_at_a_start(
+    machine: Machine, names: Callable[[], str]
+) -> None:
+    one, two = names(), names()
+    drop_in = "/run/linxd/host.toml.d/names.toml"
+    try:
+        with Journal(machine) as journal, pulled(machine, one) as container:
+            started(journal, one)
+            # The host's file comes to name what is the container's: that one is refused, the host's is not.
+            machine.write(drop_in, f"[link.{host_end(one)}]\nmtu = 1400\n")
+            machine.do("systemctl", "reload", "linxd.service")
+            warned = journal.of("linxd.service", "must not depend on a container")["MESSAGE"]
+            assert f"{drop_in}:1" in warned
+            assert f"{one} is refused while this stands here" in warned
+            assert machine.run("systemctl", "reload", unit_of(one)).returncode != 0
+            refused = journal.of(unit_of(one), "reload failed, what was active stays active")["MESSAGE"]
+            assert f'the host\'s own file names "{host_end(one)}"' in refused
+            assert "say here what the end needs: peer = { master = … }" in refused
+            machine.do("ip", "link", "set", host_end(one), "nomaster")
+            journal.of(unit_of(one), "restored ")
+            assert state(machine, unit_of(one)) == "active"
+            # Another container wants to hang on it.
+            machine.write(
+                f"/run/linxd/netns/{two}.toml",
+                f'[scope]\nnetns = "unit:{container.unit}"\n'
+                f'[link.eth0]\nkind = "macvlan"\nparent = "host:{host_end(one)}"\n',
+            )
+            assert machine.run("systemctl", "start", unit_of(two)).returncode != 0
+            assert state(machine, unit_of(two), "ExecMainStatus") == "78"
+            refused = journal.of(unit_of(two), "does not load")["MESSAGE"]
+            assert "references go one way, from a container to the host" in refused
+    finally:
+        machine.run("rm", "-f", drop_in)
+        machine.run("systemctl", "reload", "linxd.service")
+        machine.run("systemctl", "reset-failed", unit_of(two))
