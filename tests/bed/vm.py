@@ -280,7 +280,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=900, help="give up after so long (default 900)")
     parser.add_argument("--machine", choices=sorted(MACHINES), default="kinds", help="default: kinds")
-    parser.add_argument("arguments", nargs="*", help="for pytest (default: the machine's tests)")
+    parser.add_argument(
+        "arguments", nargs="*", help="for pytest, without blanks in them (default: the machine's tests)"
+    )
     options = parser.parse_args()
     machine = MACHINES[options.machine]
     arguments = options.arguments or list(machine.marked)
