@@ -108,6 +108,32 @@ def test_verbs_are_polkits_to_allow(machine: Machine, scope: str) -> None:
         machine.do("rm", "/etc/polkit-1/rules.d/10-test.rules")
 
 
+def test_one_object_is_left_alone_by_whom_polkit_lets(machine: Machine, scope: str) -> None:
+    declare(machine, scope)
+    start(machine, scope)
+    on_bus(machine, scope)
+    done = machine.run(
+        "gdbus", "call", "--system", "--dest", name(scope), "--object-path", path(scope),
+        "--method", "org.linxd1.Scope.PauseObject", "192.0.2.1/32", "600000000", user="nobody",
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "org.linxd1.pause" in done.stderr, done.stderr
+    said = machine.do("linxctl", "pause", scope, "address", "192.0.2.1/32", "--for", "1h")
+    assert "address 192.0.2.1/32 dev lo is left alone for 1 h" in said
+    machine.do("ip", "-n", scope, "address", "del", "192.0.2.1/32", "dev", "lo")
+    call = ("busctl", "call", name(scope), path(scope), "org.linxd1.Scope")
+    assert machine.do(*call, "Reconcile") == "bu false 0\n"
+    assert "192.0.2.1" not in machine.do("ip", "-n", scope, "address")
+    for user in (None, "nobody"):
+        assert (
+            "left alone: address 192.0.2.1/32 dev lo"
+            in machine.run("linxctl", "status", scope, user=user).stdout
+        )
+    machine.do("linxctl", "resume", scope, "192.0.2.1/32")
+    assert machine.do(*call, "Reconcile").startswith("bu true ")
+    assert "192.0.2.1" in machine.do("ip", "-n", scope, "address")
+
+
 def test_what_is_healed_is_told(machine: Machine, scope: str) -> None:
     declare(machine, scope)
     start(machine, scope)
