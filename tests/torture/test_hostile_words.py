@@ -126,8 +126,7 @@ def test_what_is_captured_loads_whatever_things_are_called(namespace: Namespace,
 # ------------------------------------------------------------------------------------------------------
 
 NAMES = (
-    "../x", "..", ".", "a/b", "/etc", "x\n", "x\x1b[2J", "", " ", "-x", "%i", "x" * 65, "x" * 5000, "é",
-    "host/../x", "a\\x2fb", ".lock",
+    "../x", "..", "/etc", "x\n", "x\x1b[2J", "", "%i", "x" * 5000, "host/../x", ".lock",
 )  # fmt: skip
 
 

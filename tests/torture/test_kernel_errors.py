@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -196,3 +197,55 @@ def test_a_dump_that_fails_is_never_believed(namespace: Namespace, tmp_path: Pat
         assert daemon.stop() == 0
     restored = [line for line in daemon.said.splitlines() if "restored" in line]
     assert restored == []
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize(
+    "inject",
+    [
+        "sendto,recvmsg,recvfrom,read,write,openat:error=EINTR:when=2+3",
+        "recvmsg:error=ENOBUFS:when=2..60+7",
+        "recvmsg:error=ENOMEM:when=2..60+7",
+    ],
+)
+def test_system_calls_that_fail_again_and_again_keep_nothing_from_being_healed(
+    inject: str, namespace: Namespace, tmp_path: Path
+) -> None:
+    """The calls themselves fail here: interrupted for as long as it runs, or each seventh of sixty
+    answers."""
+    file = tmp_path / "scope.toml"
+    file.write_text(DECLARED.replace('resync = "0"', 'resync = "1s"'))
+    file.chmod(0o600)
+    theirs = foreign(namespace)
+
+    def as_declared() -> bool:
+        # What it says of itself is no proof, and saves asking somebody else in vain.
+        if daemon.word().get("state") not in ("converged", "contended"):
+            return False
+        return not linxctl("diff", namespace.name, "--file", str(file), state=daemon.state).returncode
+
+    with Daemon(namespace.name, file, tmp_path) as daemon:
+        daemon.started()
+        fds = len(daemon.fds())
+        command = ["strace", "-f", "-qq", "-o", str(tmp_path / "calls"), "-e", f"inject={inject}"]
+        tracer = subprocess.Popen([*command, "-p", str(daemon.pid)], stderr=subprocess.DEVNULL)
+        try:
+            until(
+                lambda: "TracerPid:\t0\n" not in Path(f"/proc/{daemon.pid}/status").read_text(),
+                lambda: "strace does not attach",
+            )
+            for drift in (
+                "ip link del b0",
+                "nft delete table inet ours",
+                "sysctl -qw net.core.somaxconn=100",
+                "ip address flush dev b0; ip route flush type blackhole; ip rule del priority 1000",
+            ):
+                namespace.sh(drift, check=True)
+                until(as_declared, lambda: f"not healed: {daemon.word().get('conditions')}\n{daemon.said}")
+        finally:
+            tracer.terminate()
+            tracer.wait()
+        assert (tmp_path / "calls").read_text().count("(INJECTED)") > 3
+        assert foreign(namespace) == theirs
+        assert len(daemon.fds()) <= fds + 4
+        assert daemon.stop() == 0

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
 ]
 
-KILLS = os.environ.get("LINXD_KILLS", "5")
+KILLS = os.environ.get("LINXD_KILLS", "3")
 CALLS = "sendto,sendmsg,write,pwrite64,rename,unlink,ftruncate,fchmod,mkdir"
 FIRST = """
 [link.e0]
