@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from linxd.bus.connection import BUS, BUS_PATH, BusError, Connection, Heard
+from linxd.bus.connection import BUS, BUS_PATH, BusError, Connection, Heard, Unreachable
 from linxd.bus.objects import PROPERTIES
 
 SYSTEMD, SYSTEMD_PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
@@ -31,6 +31,11 @@ _RULES = (
     ),
     f"type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{SYSTEMD}'",
 )
+_AWAY = frozenset(
+    f"org.freedesktop.DBus.Error.{name}"
+    for name in ("Disconnected", "LimitsExceeded", "NameHasNoOwner", "NoReply", "ServiceUnknown", "Timeout")
+)
+"""What the bus answers in the place of a systemd that is not there, as while it executes itself anew."""
 _JOBS = 1000
 """Ends of jobs that are remembered."""
 _RUNS = ("active", "reloading", "refreshing", "activating")
@@ -190,7 +195,12 @@ class Units:
         return self._jobs[path]
 
     async def _ask(self, member: str, signature: str = "", body: Sequence[object] = ()) -> Sequence[Any]:
-        return await self._connection.call(SYSTEMD, SYSTEMD_PATH, MANAGER, member, signature, body)
+        try:
+            return await self._connection.call(SYSTEMD, SYSTEMD_PATH, MANAGER, member, signature, body)
+        except BusError as error:
+            if error.name in _AWAY:
+                raise Unreachable(str(error)) from None
+            raise
 
     async def _bus(self, member: str, word: str) -> Sequence[Any]:
         return await self._connection.call(BUS, BUS_PATH, BUS, member, "s", [word])

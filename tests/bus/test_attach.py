@@ -214,6 +214,26 @@ def test_what_systemd_refuses_is_said_once_and_not_asked_again(bus, tmp_path: Pa
     attached(bus, tmp_path, run)
 
 
+def test_a_systemd_that_goes_and_comes_back_is_asked_again(bus, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(attach, "AGAIN", 0.05)
+
+    async def run(held: Held) -> None:
+        systemd = held.systemd
+        systemd.error = "org.freedesktop.DBus.Error.NoReply"
+        systemd.begins("box-c1.scope")
+        await systemd.until(lambda: len(systemd.jobs) > 1)
+        systemd.connection.close()
+        systemd.error = ""
+        systemd.asked.clear()
+        await systemd.connection.open()
+        await systemd.until(lambda: systemd.jobs)
+        await systemd.until(lambda: ("Subscribe",) in systemd.asked)
+        await systemd.until(lambda: json.loads(held.file.read_text())["c1"][3])
+        assert held.warned == []
+
+    attached(bus, tmp_path, run)
+
+
 def test_strangers_are_not_listened_to(bus, tmp_path: Path) -> None:
     async def run(held: Held) -> None:
         systemd = held.systemd
