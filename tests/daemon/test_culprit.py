@@ -89,6 +89,14 @@ def started(*command: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+def comm(pid: int) -> str:
+    """What a process is called; "" of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def writer(*arguments: str, pidns: bool = False, netns: str | None = None) -> tuple[str, ...]:
     command: tuple[str, ...] = (sys.executable, "-c", WRITER, *arguments)
     if pidns:
@@ -246,7 +254,7 @@ def test_a_kernel_thread_is_innocent() -> None:
     kernel = [
         int(path.name)
         for path in Path("/proc").iterdir()
-        if path.name.isdigit() and (path / "comm").read_text().strip() == "kthreadd"
+        if path.name.isdigit() and comm(int(path.name)) == "kthreadd"
     ]
     if not kernel:
         pytest.skip("no kernel threads in this pid namespace")
@@ -257,6 +265,8 @@ def test_a_kernel_thread_is_innocent() -> None:
 def test_a_glimpse_costs_little_next_to_the_life_of_a_short_process() -> None:
     with started("sleep", "60") as process:
         identifier = Identifier()
+        while comm(process.pid) != "sleep":
+            time.sleep(0.01)  # it is ours until it has become that
         glimpse = identifier.glimpse(process.pid)
     assert isinstance(glimpse, Glimpse)
     assert glimpse.process is not None
