@@ -78,12 +78,15 @@ class Attacher:
         self._seen: Sequence[Attach] = ()
         """The rules that the last look went by."""
         self._dirty: set[str] = set()
-        self._all = True
+        self._all = self._doubt = True
+        """Whether to look at all units, and whether one may have ended and begun again unheard."""
         self._wake = asyncio.Event()
         self._heard_on = ""
         """Our unique name on the connection on which we have subscribed."""
         self._running: dict[str, str] = {}
         self._followed: dict[str, Followed] = {}
+        self._broken = False
+        """Whether the last look ended in an error of ours, which is said once."""
         self._written = ""
         self._unwritten = False
         """Whether what is followed could not be written, which is said once."""
@@ -123,8 +126,19 @@ class Attacher:
                 await self._look()
             except (BusError, Unreachable) as error:
                 log.debug("units: %s", error)
-                self._all = True
+                self._all = self._doubt = True
                 wait = AGAIN
+            except Exception as error:
+                # A fault of ours must not leave every later container without its network.
+                log.debug("units: unexpected", exc_info=True)
+                if not self._broken:
+                    self._warn(
+                        f"unexpected error: {type(error).__name__}: {error}; units are looked at again"
+                    )
+                self._all = self._doubt = self._broken = True
+                wait = LOOK
+            else:
+                self._broken = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
@@ -134,7 +148,7 @@ class Attacher:
 
     def _moved(self, unit: str | None) -> None:
         if unit is None:
-            self._all = True
+            self._all = self._doubt = True
         else:
             self._dirty.add(unit)
         self._wake.set()
@@ -151,6 +165,7 @@ class Attacher:
         """One look, at what may have changed or at everything, and what follows from it. Raises BusError,
         Unreachable."""
         everything, self._all = self._all, False
+        doubt, self._doubt = self._doubt, False
         dirty, self._dirty = self._dirty, set()
         self._seen = rules = self._rules()
         if not rules and not self._followed:
@@ -161,10 +176,10 @@ class Attacher:
         if self._heard_on != self._connection.unique:
             await self._units.subscribe()
             self._heard_on = self._connection.unique
-            everything = True
+            everything = doubt = True
         concerned = None if everything else self._concerned(dirty)
         try:
-            active = await self._see(None if everything else dirty, concerned)
+            active = await self._see(dirty, concerned, doubt=doubt)
             await self._act(rules, active, concerned)
         except BaseException:
             self._dirty |= dirty
@@ -176,10 +191,12 @@ class Attacher:
         scopes |= {scope for scope, one in self._followed.items() if one.run.unit in dirty}
         return {scope for scope in scopes if scope is not None}
 
-    async def _see(self, dirty: Collection[str] | None, concerned: Collection[str] | None) -> set[str]:
-        """Bring up to date which of the units that count run (None: all of them). Returns those of the
-        concerned scopes (None: of all) whose own units run."""
-        if dirty is None or concerned is None:
+    async def _see(
+        self, dirty: Collection[str], concerned: Collection[str] | None, *, doubt: bool
+    ) -> set[str]:
+        """Bring up to date which units run: those that may have changed or, with ``concerned`` None, all.
+        Returns those of the concerned scopes whose own units run."""
+        if concerned is None:
             globs = {glob_of(rule.unit) for rule in self._seen} | {literal(unit) for unit in self._runs()}
             globs.add(_UNITS)
         else:
@@ -187,11 +204,14 @@ class Attacher:
         listed = await self._units.listed(globs)
         own = {one.name for one in listed if one.runs}
         met = {one.name: one for one in listed if self._meant(one.name)}
-        gone = [unit for unit in (self._running if dirty is None else dirty) if unit not in met]
+        looked = {*dirty, *(self._running if concerned is None else ())}
+        gone = [unit for unit in looked if unit not in met]
         await self._units.unfollow(gone)
         await self._units.follow(met.values())
         invocations = await self._invocations(
-            one for one in met.values() if (one.runs or one.ends) and self._is_news(one.name, dirty)
+            one
+            for one in met.values()
+            if (one.runs or one.ends) and (doubt or one.name in dirty or one.name not in self._running)
         )
         for unit, one in met.items():
             if not one.runs and not (one.ends and unit in self._running):
@@ -205,9 +225,6 @@ class Attacher:
             for name in own
             if name.startswith(_UNITS.partition("*")[0])
         }
-
-    def _is_news(self, unit: str, dirty: Collection[str] | None) -> bool:
-        return unit not in self._running or dirty is None or unit in dirty
 
     async def _invocations(self, units: Iterable[Listed]) -> dict[str, str]:
         turn = asyncio.Semaphore(AT_ONCE)

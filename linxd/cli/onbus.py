@@ -45,9 +45,12 @@ async def stopped_for_good(shown: OnBus | None) -> bool | None:
 def show(served: Served, cookie: int, reload: Reloader, directory: str) -> OnBus | None:
     """Have a scope on the bus as soon as there is one; None where there is no library for it. ``directory``:
     its state."""
-    if not _LIBRARY:
-        return None
     name = served.scope.config.name
+    if not _LIBRARY:
+        if served.scope.config.attach:
+            text = "[[attach]] needs the bus, and there is no library for that (python3-dbus-next)"
+            served.reporter.say(news(name, text, priority=WARNING))
+        return None
     known = has_bus()
 
     def say(text: str) -> None:

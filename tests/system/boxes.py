@@ -8,6 +8,7 @@ It declares nothing: what a container's network is to be is for the tests.
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -186,15 +187,37 @@ def address(number: int) -> str:
     return f"10.7.{number >> 8}.{number & 255}"
 
 
-def declare(machine: Machine, name: str, *, netns: str = "", number: int = 1, bridge: str = "br0") -> None:
-    """A container with one link to the host's bridge."""
+def declared(name: str, *, netns: str = "", number: int = 1, bridge: str = "br0") -> str:
+    """The file of a container with one link to the host's bridge."""
     where = f'[scope]\nnetns = "{netns}"\n' if netns else ""
     peer = f'peer = {{ name = "{host_end(name)}", scope = "host", master = "{bridge}" }}'
-    machine.write(
-        f"/run/linxd/netns/{name}.toml",
+    return (
         f'{where}[link.eth0]\nkind = "veth"\n{peer}\naddresses = ["{address(number)}/16"]\n'
-        "[link.lo]\nup = true\n",
+        "[link.lo]\nup = true\n"
     )
+
+
+def declare(machine: Machine, name: str, *, netns: str = "", number: int = 1, bridge: str = "br0") -> None:
+    """Write that file."""
+    text = declared(name, netns=netns, number=number, bridge=bridge)
+    machine.write(f"/run/linxd/netns/{name}.toml", text)
+
+
+def declare_all(machine: Machine, names: Sequence[str]) -> None:
+    """The same for many at once, whose units linxd.service finds."""
+    files = {
+        f"/run/linxd/netns/{name}.toml": declared(name, netns=f"unit:found-{name}.scope", number=number)
+        for number, name in enumerate(names, 1)
+    }
+    machine.do("python3", "-c", _WRITE, stdin=json.dumps(files))
+
+
+_WRITE = """
+import json, sys
+for path, text in json.load(sys.stdin).items():
+    with open(path, "w") as file:
+        file.write(text)
+"""
 
 
 @contextlib.contextmanager

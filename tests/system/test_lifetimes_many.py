@@ -11,7 +11,17 @@ from collections.abc import Iterator
 import pytest
 
 from tests.system.bed import Machine
-from tests.system.boxes import ATTACH, address, declare, eventually, host, host_end, is_gone, state, unit_of
+from tests.system.boxes import (
+    ATTACH,
+    address,
+    declare_all,
+    eventually,
+    host,
+    host_end,
+    is_gone,
+    state,
+    unit_of,
+)
 from tests.system.follow import PATIENCE
 
 CYCLES = int(os.environ.get("LINXD_CYCLES", "50"))
@@ -101,8 +111,7 @@ def memory(machine: Machine) -> int:
 
 def test_cycles_leave_nothing_behind(machine: Machine) -> None:
     names = [f"cycle{number}" for number in range(TOGETHER)]
-    for number, name in enumerate(names, 1):
-        declare(machine, name, netns=f"unit:found-{name}.scope", number=number)
+    declare_all(machine, names)
 
     def cycle(*, kill: bool) -> None:
         begin(machine, names)
@@ -120,8 +129,7 @@ def test_cycles_leave_nothing_behind(machine: Machine) -> None:
     grown = memory(machine) - taken
     print(f"linxd.service: {taken} KiB, and {grown} KiB more after {CYCLES} cycles")
     assert grown < GROWTH
-    for name in names:
-        machine.do("rm", f"/run/linxd/netns/{name}.toml")
+    machine.do("rm", *(f"/run/linxd/netns/{name}.toml" for name in names))
 
 
 def same(now: dict[str, object], before: dict[str, object]) -> None:
@@ -130,8 +138,7 @@ def same(now: dict[str, object], before: dict[str, object]) -> None:
 
 def test_many_that_start_at_once(machine: Machine) -> None:
     names = [f"many{number}" for number in range(SCOPES)]
-    for number, name in enumerate(names, 1):
-        declare(machine, name, netns=f"unit:found-{name}.scope", number=number)
+    declare_all(machine, names)
     begin(machine, names)
     eventually(lambda: all_are_up(machine, names), seconds=PATIENCE + 4 * SCOPES)
     pid = machine.do("systemctl", "show", "-P", "MainPID", unit_of(names[-1])).strip()
@@ -139,5 +146,4 @@ def test_many_that_start_at_once(machine: Machine) -> None:
     assert state(machine, "linxd.service", "NRestarts") == "0"
     end(machine, names, kill=True)
     eventually(lambda: all_are_gone(machine, names), seconds=PATIENCE + 4 * SCOPES)
-    for name in names:
-        machine.do("rm", f"/run/linxd/netns/{name}.toml")
+    machine.do("rm", *(f"/run/linxd/netns/{name}.toml" for name in names))
