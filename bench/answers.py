@@ -220,6 +220,7 @@ class Bed:
         bus = subprocess.Popen(
             ["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile", "--print-address"],
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         self._processes.append(bus)
         assert bus.stdout is not None
@@ -427,6 +428,8 @@ def main() -> int:
     if shutil.which("dbus-daemon") is None:
         print("answers: not run: there is no dbus-daemon")
         return 0
+    # Ended from outside, it leaves nothing behind either.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     for count in options.routes:
         measure(count, where=options.where)
     return 0
