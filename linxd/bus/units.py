@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ _AWAY = frozenset(
     for name in ("Disconnected", "LimitsExceeded", "NameHasNoOwner", "NoReply", "ServiceUnknown", "Timeout")
 )
 """What the bus answers in the place of a systemd that is not there, as while it executes itself anew."""
-_JOBS = 1000
+_JOBS = 100
 """Ends of jobs that are remembered."""
 _RUNS = ("active", "reloading", "refreshing", "activating")
 
@@ -71,8 +72,10 @@ class Units:
         self._systemd = ""
         self._paths: dict[str, str] = {}
         """By object path: the units that are followed."""
-        self._jobs: dict[str, asyncio.Event] = {}
-        """By object path: jobs whose end is told. One may be told before its number is."""
+        self._waiting: dict[str, asyncio.Event] = {}
+        """By object path: jobs whose end is waited for."""
+        self._ended: deque[str] = deque(maxlen=_JOBS)
+        """The last ones that have ended: that may be told before anybody waits for it."""
 
     # -- heard ----------------------------------------------------------------------------------------------
 
@@ -120,7 +123,9 @@ class Units:
                 self._moved(str(body[0]))
             case "JobRemoved":
                 if str(body[2]).startswith(self._own):
-                    self._job(str(body[1])).set()
+                    self._ended.append(str(body[1]))
+                    if str(body[1]) in self._waiting:
+                        self._waiting[str(body[1])].set()
                 elif self._meant(str(body[2])):
                     self._moved(str(body[2]))
             case "Reloading" if not body[0]:
@@ -178,21 +183,15 @@ class Units:
 
     async def done(self, job: str, *, seconds: float) -> None:
         """Wait for the end of a job, but no longer than that."""
+        if job in self._ended:
+            return
+        waiting = self._waiting[job] = asyncio.Event()
         try:
-            async with asyncio.timeout(seconds):
-                await self._job(job).wait()
-        except TimeoutError:
-            pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await waiting.wait()
         finally:
-            self._jobs.pop(job, None)
-
-    def _job(self, path: str) -> asyncio.Event:
-        if path not in self._jobs:
-            # Nobody asks for those that others asked for.
-            while len(self._jobs) >= _JOBS:
-                del self._jobs[next(iter(self._jobs))]
-            self._jobs[path] = asyncio.Event()
-        return self._jobs[path]
+            del self._waiting[job]
 
     async def _ask(self, member: str, signature: str = "", body: Sequence[object] = ()) -> Sequence[Any]:
         try:
