@@ -356,8 +356,31 @@ def host_cookie() -> int | None:
         os.close(fd)
 
 
-def boot_id() -> str:
-    """The name of this boot."""
+VOLATILE = "this one"
+"""The boot that everything in a file system of memory is from."""
+
+
+def boot_id(directory: str | os.PathLike[str]) -> str:
+    """The name of the boot that what lies in ``directory`` is from, if it was written in this one; a directory
+    that is not there yet counts as the next one above.
+
+    What lies in memory is from no other boot, and that is all that is asked then: a container's manager may
+    lay another boot's name over the kernel's (systemd-nspawn does), which a service does not see that has
+    /proc mounted anew for its protection, and what one of them had written would be nothing to the other.
+    """
+    path = os.path.realpath(directory)
+    while True:
+        try:
+            device = os.stat(path).st_dev
+            break
+        except OSError:
+            path = os.path.dirname(path)
+    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+        for line in file:
+            fields, _, system = line.partition(" - ")
+            major, _, minor = fields.split(" ", 3)[2].partition(":")
+            if os.makedev(int(major), int(minor)) == device and system.startswith(("tmpfs ", "ramfs ")):
+                return VOLATILE
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
 

@@ -66,7 +66,7 @@ class Served:
         self._told = 0.0
         self._word: asyncio.TimerHandle | None = None
         self._last: dict[str, Any] | None = None
-        kernel = Kernel(directory, namespace.cookie, boot_id(), handed=host_socket(), host_fd=host_fd)
+        kernel = Kernel(directory, namespace.cookie, boot_id(base), handed=host_socket(), host_fd=host_fd)
         kernel.identifier = Identifier(ours=kernel.ports, cgroup=lambda: cgroup_name(namespace))
         self.reported: list[Callable[[str, Report], None]] = []
         """Called with the source and the report of each pass of which something came, once it is known who

@@ -113,7 +113,7 @@ def visiting(
             raise Trouble(str(busy)) from None
         except OSError as error:
             raise Trouble(f"{error.filename}: {error.strerror}") from None
-        kernel = Kernel(directory, namespace.cookie, boot_id(), host_fd=host_fd)
+        kernel = Kernel(directory, namespace.cookie, boot_id(base), host_fd=host_fd)
         known = statedir.ledgers(os.path.dirname(directory), os.path.basename(directory))
         pieces = []
         for source in ORDER:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from linxd.netns import (
+    VOLATILE,
     Namespace,
     NotThere,
     Refused,
@@ -284,8 +285,18 @@ def test_waiting_is_bounded_and_leaves_nothing_open(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
-def test_a_boot_has_a_name() -> None:
-    assert len(boot_id()) == 36
+def test_a_boot_has_a_name(tmp_path: Path) -> None:
+    """In memory, where nothing is from another boot, one that no container's manager can lay another over."""
+    kinds = {}
+    for path in ("/run", "/dev/shm", "/proc/sys", str(tmp_path / "not" / "there")):
+        there = next(one for one in (Path(path), *Path(path).parents) if one.exists())
+        words = subprocess.run(
+            ["stat", "-f", "-c", "%T", there], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        kinds[path] = words
+        assert boot_id(path) == VOLATILE if words in ("tmpfs", "ramfs") else len(boot_id(path)) == 36
+    assert "tmpfs" in kinds.values()
+    assert len(boot_id("/proc/sys")) == 36
 
 
 # -- a unit that outlives its container ---------------------------------------------------------------------
