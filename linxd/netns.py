@@ -361,8 +361,8 @@ VOLATILE = "this one"
 
 
 def boot_id(directory: str | os.PathLike[str]) -> str:
-    """The name of the boot that what lies in ``directory`` is from, if it was written in this one; a directory
-    that is not there yet counts as the next one above.
+    """The name of the boot that what lies in ``directory`` is from, if it was written in this one; for a
+    directory that is not there yet, the next one above counts.
 
     What lies in memory is from no other boot, and that is all that is asked then: a container's manager may
     lay another boot's name over the kernel's (systemd-nspawn does), which a service does not see that has
