@@ -286,7 +286,7 @@ def test_waiting_is_bounded_and_leaves_nothing_open(tmp_path: Path) -> None:
 
 
 def test_a_boot_has_a_name(tmp_path: Path) -> None:
-    """In memory, where nothing is from another boot, one over which no container's manager can lay another."""
+    """In memory, where nothing is from another boot, it is one that no manager of containers can change."""
     kinds = {}
     for path in ("/run", "/dev/shm", "/proc/sys", str(tmp_path / "not" / "there")):
         there = next(one for one in (Path(path), *Path(path).parents) if one.exists())
