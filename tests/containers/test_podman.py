@@ -136,7 +136,7 @@ def _left() -> dict[str, list[str]]:
         "namespaces": do("lsns -n -t net -o NS").split(),
         "mounts": sorted(do("findmnt -rno TARGET").split()),
         "names": sorted(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else [],
-        "processes": do("pgrep -fa '[l]inxd --scope|netns-link|conmon|oci-hook' || true").splitlines(),
+        "processes": do("pgrep -fa '[l]inxd --scope|[n]etns-link|[c]onmon|[o]ci-hook' || true").splitlines(),
         "units": sorted(re.findall(r"\S*(?:linx|libpod)\S*@?\S*\.(?:service|socket|scope)",
                                    do("systemctl list-units --plain --no-legend"))),
         "failed": do("systemctl list-units --failed --plain --no-legend").splitlines(),
@@ -240,11 +240,12 @@ def test_without_its_network_it_does_not_start(runtime: str) -> None:
     assert "it runs" not in refused.stdout
     said = do("journalctl --no-pager -o cat LINX_SCOPE=broken")
     assert "container refused" in said
-    assert "unknown key `adresses`" in said
+    assert "link.eth0.adresses: unknown key" in said
     assert "Traceback" not in refused.stderr + said
     eventually(lambda: is_forgotten("broken"))
     broken.unlink()
-    assert "container refused" in refused.stderr
+    # crun keeps to itself what a hook says.
+    assert "container refused" in refused.stderr or runtime == "crun"
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,8 @@ def test_what_waits_for_a_parent_is_refused_unless_it_may(host: object) -> None:
         "podman run {} --name late --network none --annotation org.linxd.scope=late {} box sleep infinity"
     )
     assert run(begin.format("--rm -d", "")).returncode != 0
-    assert "needs link late0" in do("journalctl --no-pager -o cat LINX_SCOPE=late")
+    said = do("journalctl --no-pager -o cat LINX_SCOPE=late")
+    assert re.search("container refused: its network is degraded\n.*late0", said), said
     eventually(lambda: is_forgotten("late"))
     do(begin.format("-d", "--annotation org.linxd.require=ready"))
     assert says("late").startswith("degraded: ")
@@ -287,8 +289,8 @@ def test_two_on_one_bridge_reach_each_other_and_the_host(host: object) -> None:
         start = f"--name {name} --network none --annotation org.linxd.scope={name}"
         do(f"podman run -d {start} box sleep infinity")
     for address in ("10.1.0.4", "10.1.0.1"):
-        do(f"podman exec web ping -c 1 -W 60 {address}")
-    do("podman exec other ping -c 1 -W 60 fd00:1::2")
+        inside("web", f"busybox ping -c 1 -W 60 {address}")
+    inside("other", "busybox ping -c 1 -W 60 fd00:1::2")
     # A scope has one container at a time.
     second = run("podman run --rm --network none --annotation org.linxd.scope=web box sh -c 'echo it runs'")
     assert second.returncode != 0
