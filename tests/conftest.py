@@ -21,6 +21,10 @@ else:
     settings.register_profile("shared", deadline=None)
     settings.load_profile("shared")
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell starts so what is to run in the background, and what is started from here would ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _numbers = itertools.count(1)
 
 
