@@ -5,7 +5,8 @@
 A client in a process of its own asks for the scope's state every few milliseconds, on a bus that is there
 for this alone. Beside what it waits stands how long a turn of the daemon's event loop keeps the processor,
 which does not depend on who else uses the machine. `--routes N` for another number, `--where` for the
-places where the longest turns are spent.
+places where the longest turns are spent. First with routes that the kernel takes, then with as many that
+it refuses.
 """
 
 from __future__ import annotations
@@ -58,11 +59,10 @@ _BUS = """\
 _LINK = '[link.v0]\nkind = "veth"\npeer = { name = "v1" }\naddresses = ["192.0.2.5/24"]\n'
 
 
-def declaration(count: int) -> str:
-    """A pair of links and so many routes."""
-    routes = (
-        f'[[route]]\nto = "10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32"\ndev = "v0"\n' for n in range(count)
-    )
+def declaration(count: int, *, refused: bool) -> str:
+    """A pair of links and so many routes, over a gateway that nobody has where they are to be refused."""
+    over = 'dev = "v0"\nvia = "203.0.113.9"\n' if refused else 'dev = "v0"\n'
+    routes = (f'[[route]]\nto = "10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32"\n{over}' for n in range(count))
     return f'[scope]\nresync = "0"\n{_LINK}{"".join(routes)}'
 
 
@@ -199,14 +199,14 @@ class Phase:
 class Bed:
     """A namespace, a bus, a daemon on it, and somebody who asks all the time."""
 
-    def __init__(self, directory: Path, count: int) -> None:
+    def __init__(self, directory: Path, count: int, *, refused: bool) -> None:
         self.scope = f"lx-answers-{os.getpid()}"
         self.directory = directory
         self.count = count
         self.phases: list[Phase] = []
         self._bus = directory / "bus"
         self._file = directory / "scope.toml"
-        self._file.write_text(declaration(count))
+        self._file.write_text(declaration(count, refused=refused))
         self.address = f"unix:path={self._bus}"
         self._processes: list[subprocess.Popen[Any]] = []
         self.daemon: subprocess.Popen[Any] | None = None
@@ -314,8 +314,8 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-async def phases(bed: Bed) -> None:
-    """Have the daemon do everything that takes long."""
+async def phases(bed: Bed, *, refused: bool) -> None:
+    """Have the daemon do everything that takes long, or that takes long when the kernel refuses it all."""
     name, path = names.bus_name(bed.scope), names.scope_path(bed.scope)
     client = Connection(bed.address)
     await client.open()
@@ -351,6 +351,17 @@ async def phases(bed: Bed) -> None:
         await ask("Reconcile")
         await converged()
 
+    async def looked() -> None:
+        """A pass over them all is over: each was tried."""
+        while True:
+            [counts] = await client.call(name, path, PROPERTIES, "Get", "ss", (SCOPE, "Counts"))
+            if counts.value["failed"] + counts.value["pending"] >= bed.count:
+                return
+            await asyncio.sleep(0.1)
+
+    async def reconciled() -> None:
+        await ask("Reconcile")
+
     async def resume() -> None:
         await ask("Resume")
         await converged()
@@ -363,6 +374,15 @@ async def phases(bed: Bed) -> None:
 
     bed.start()
     await until_there()
+    if refused:
+        await bed.phase("first pass", looked())
+        await bed.phase("Reconcile", reconciled())
+        await bed.phase("ListObjects, every page", pages("ListObjects", "suu", ""))
+        await bed.phase("Plan of everything, every page", pages("Plan", "uu"))
+        await bed.phase("Reload", ask("Reload"))
+        await bed.phase("stop", stop())
+        client.close()
+        return
     await bed.phase("first pass", converged())
     await bed.phase("Reconcile", ask("Reconcile"))
     await bed.phase("ListObjects, every page", pages("ListObjects", "suu", ""))
@@ -380,18 +400,19 @@ async def phases(bed: Bed) -> None:
     client.close()
 
 
-def measure(count: int, *, where: bool = False) -> dict[str, list[float]]:
+def measure(count: int, *, refused: bool = False, where: bool = False) -> dict[str, list[float]]:
     """Waits in seconds, by phase; prints a table."""
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
-        bed = Bed(Path(directory), count)
+        bed = Bed(Path(directory), count, refused=refused)
         bed.open()
         try:
-            asyncio.run(phases(bed))
+            asyncio.run(phases(bed, refused=refused))
         finally:
             bed.close()
         bed.read()
-    print(f"\nanswers while {count:,} routes are dealt with, in ms; turns of the daemon's event loop")
+    kind = "routes that the kernel refuses" if refused else "routes"
+    print(f"\nanswers while {count:,} {kind} are dealt with, in ms; turns of the daemon's event loop")
     head = ("", "took, s", "CPU, s", "answers", "p99", "longest wait", "longest turn's CPU", "its time")
     print(f"  {head[0]:<32}" + "".join(f"{title:>20}" for title in head[1:]))
     for phase in bed.phases:
@@ -432,6 +453,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     for count in options.routes:
         measure(count, where=options.where)
+    for count in options.routes:
+        measure(count, refused=True, where=options.where)
     return 0
 
 
