@@ -23,7 +23,9 @@ PARTS = (
     "packaging",
     "tools",
     "pyproject.toml",
+    "setup.cfg",
     "README.md",
+    "CHANGELOG.md",
     "LICENSE",
 )
 """What a package is made of."""
