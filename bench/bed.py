@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""What measurements stand on: namespaces and processes that are gone afterwards, however that comes about.
+
+It knows nothing of what is measured. Everything made here is made through a `Bed`, and ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 120.0
+"""Seconds after which what has not come won't come."""
+_CLONE_NEWNET = 0x40000000
+_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Unavailable(Exception):  # noqa: N818 - no fault: it can't be measured here
+    """Something can't be had on this machine; the text says why."""
+
+
+def run(*command: str, text: str | None = None, env: Mapping[str, str] | None = None) -> str:
+    """A command's output. Raises RuntimeError with its own words."""
+    done = subprocess.run(
+        command, input=text, capture_output=True, text=True, check=False, timeout=600,
+        env=None if env is None else {**os.environ, **env},
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-2000:]}")
+    return done.stdout
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has used, all threads, to the nanosecond: the clock that
+    clock_getcpuclockid(3) makes of a pid."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def switches(pid: int) -> int:
+    """How often a process has gone to sleep so far, all threads: each of these is a wake-up."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        for line in Path(f"/proc/{pid}/task/{task}/status").read_text().splitlines():
+            if line.startswith("voluntary_ctxt_switches:"):
+                total += int(line.split()[1])
+    return total
+
+
+@contextlib.contextmanager
+def inside(netns: str) -> Iterator[None]:
+    """This thread is in a namespace meanwhile; sockets stay in the one that they were made in."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(f"/run/netns/{netns}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _enter(there)
+        try:
+            yield
+        finally:
+            _enter(home)
+    finally:
+        os.close(there)
+        os.close(home)
+
+
+def _enter(fd: int) -> None:
+    if _libc.setns(fd, _CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PDEATHSIG, signal.SIGKILL)
+
+
+class Daemon:
+    """A real `linxd` on a namespace."""
+
+    def __init__(self, process: subprocess.Popen[bytes], scope: str, state: Path, log: Path) -> None:
+        self.process, self.scope, self.state, self.log = process, scope, state, log
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self.process.pid
+
+    def word(self) -> dict[str, Any]:
+        """How it says that it is; empty where it has said nothing yet."""
+        try:
+            word = json.loads((self.state / self.scope / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return word if isinstance(word, dict) and word.get("pid") == self.pid else {}
+
+    def converged(self, seconds: float = PATIENCE) -> Self:
+        """Wait until all is as declared."""
+        until(lambda: self.word().get("state") == "converged", self._trouble, seconds=seconds)
+        return self
+
+    def _trouble(self) -> str:
+        if self.process.poll() is not None:
+            return f"linxd ended with {self.process.returncode}:\n{self.log.read_text()[-2000:]}"
+        return f"linxd does not converge: {self.log.read_text()[-2000:]}"
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        self.process.terminate()
+        return self.process.wait(PATIENCE)
+
+
+def until(true: Callable[[], bool], what: Callable[[], str], *, seconds: float = PATIENCE) -> None:
+    """Wait for a state of things that nothing announces. Raises RuntimeError."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            raise RuntimeError(what())
+        time.sleep(0.01)
+
+
+class Bed:
+    """A directory, namespaces and processes, all of which end when it is left."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self.directory = Path("/nonexistent")
+
+    def __enter__(self) -> Self:
+        self.directory = Path(tempfile.mkdtemp(prefix="linxd-bench-"))
+        self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with deaf():
+            self._stack.close()
+
+    def namespace(self) -> str:
+        """A new namespace; its name."""
+        name = f"lx-bench-{os.getpid()}-{next(self._numbers)}"
+        run("ip", "netns", "add", name)
+        self._stack.callback(_remove, name)
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        return name
+
+    def remove(self, name: str) -> None:
+        """A namespace goes early."""
+        _remove(name)
+
+    def socket(self, netns: str, protocol: int) -> socket.socket:
+        """A netlink socket in a namespace, with room for a flood of events."""
+        with inside(netns):
+            sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._stack.callback(sock.close)
+        sock.setsockopt(socket.SOL_SOCKET, 33, 1 << 25)  # SO_RCVBUFFORCE
+        sock.bind((0, 0))
+        return sock
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        netns: str | None = None,
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        output: bool = False,
+    ) -> subprocess.Popen[bytes]:
+        """A process, with all that it starts ended with the bed."""
+        words = [*(("ip", "netns", "exec", netns) if netns else ()), *command]
+        out: Any = subprocess.PIPE if output else subprocess.DEVNULL
+        with open(log or os.devnull, "ab") as err:
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=ROOT,
+                env=None if env is None else {**os.environ, **env},
+                start_new_session=True, preexec_fn=_die_with_parent,
+            )  # fmt: skip
+        self._stack.callback(end, process)
+        return process
+
+    def daemon(self, scope: str, text: str, *, python: str = "/usr/bin/python3") -> Daemon:
+        """A `linxd` for a namespace, with a declaration; not waited for."""
+        directory = self.directory / f"{scope}.{next(self._numbers)}"
+        directory.mkdir(mode=0o700)
+        file, log = directory / f"{scope}.toml", directory / "log"
+        file.write_text(text)
+        file.chmod(0o600)
+        command = [python, "-m", "linxd.cli.daemon", "--scope", scope, "--file", str(file)]
+        process = self.start([*command, "--state-dir", str(directory / "state")], env=alone(), log=log)
+        return Daemon(process, scope, directory / "state", log)
+
+
+def alone() -> dict[str, str]:
+    """The environment of a linxd that is on no bus and under no service manager."""
+    for name in ("NOTIFY_SOCKET", "JOURNAL_STREAM"):
+        os.environ.pop(name, None)
+    return {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent/bus", "PYTHONPATH": str(ROOT)}
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _remove(name: str) -> None:
+    if not os.path.exists(f"/run/netns/{name}"):
+        return
+    done = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+    for pid in done.stdout.split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """What clears away is not interrupted."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def obedient() -> None:
+    """SIGTERM and SIGHUP clear away as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
+def progress(text: str) -> None:
+    """Where it stands, for who waits."""
+    print(f"  … {text}", file=sys.stderr, flush=True)
