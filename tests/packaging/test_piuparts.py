@@ -70,8 +70,8 @@ def test_nothing_is_left(tree: Path, release: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [
             "piuparts", f"--distribution={bed.RELEASES[release]}", f"--existing-chroot={tree}",
-            f"--tmpdir={work}", f"--log-file={log}", "--keep-sources-list", "--no-eatmydata", "--skip-minimize",
-            "--pedantic-purge-test", "--install-remove-install", install.next_package(),
+            f"--tmpdir={work}", f"--log-file={log}", "--keep-sources-list", "--no-eatmydata",
+            "--skip-minimize", "--pedantic-purge-test", "--install-remove-install", install.next_package(),
         ],
         capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
