@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""piuparts finds nothing: installed, upgraded, removed, installed again and purged in a tree of each release,
-the package leaves no file, no broken link and no process.
+"""piuparts finds nothing: installed, upgraded, removed, installed again and purged in a tree of each
+release, the package leaves no file, no broken link and no process.
 
 There is no network and no systemd in such a tree; what happens to what runs is for tests/system.
 """

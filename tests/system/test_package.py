@@ -21,7 +21,7 @@ KEPT = (
     "/var/lib/dpkg", "/var/lib/apt", "/var/cache", "/var/log", "/var/lib/systemd/catalog", "/tmp", "/root",
     "/etc/passwd-", "/etc/shadow-", "/etc/group-", "/etc/gshadow-", "/etc/.pwd.lock", "/run/systemd",
     "/run/log", "/run/udev", "/run/dbus", "/run/netns", "/run/lock", "/var/lib/private",
-    "/run/agetty.reload",
+    "/run/agetty.reload", "/run/credentials/console-getty.service",
 )  # fmt: skip
 
 
