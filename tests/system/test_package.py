@@ -13,8 +13,8 @@ import pytest
 
 from tests.system import bed, install
 from tests.system.bed import Machine
-from tests.system.follow import Journal, Lines
-from tests.system.test_service import add_address, addresses, declare, show, unit
+from tests.system.follow import Lines
+from tests.system.test_service import add_address, addresses, declare, unit
 
 # What a machine writes by itself, and what keeps account of packages.
 KEPT = (
@@ -41,66 +41,100 @@ def files(machine: Machine) -> set[str]:
     return {path for path in found if not path.startswith(KEPT) and not path.endswith("__pycache__")}
 
 
-def network(machine: Machine) -> str:
-    said = [machine.do("ip", "-o", *words.split()) for words in ("link", "address", "route", "rule")]
-    sysctls = machine.do(
-        "sh", "-c", "sysctl -a -r '^net[.]' 2>/dev/null | grep -v 'tcp_mem\\|_avg\\|count\\|uuid'"
-    )
-    return "".join(said) + machine.do("nft", "list", "ruleset") + sysctls
+def test_the_whole_story_is_as_told(fresh: Machine) -> None:
+    package = install.package()
+    shutil.copy(package, fresh.root / "root" / package.name)
+    fresh.write("/root/story.sh", (bed.ROOT / "packaging/story.sh").read_text(), mode=0o755)
+    done = fresh.run("/root/story.sh", "--yes", f"/root/{package.name}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("\nAll as told.\n")
 
 
-def test_from_installation_to_purge(fresh: Machine) -> None:
-    before, users, net = files(fresh), fresh.do("cat", "/etc/passwd", "/etc/group"), network(fresh)
-
-    # Installing changes nothing that was there, enables nothing and starts nothing.
+def test_it_is_not_told_twice_at_once(fresh: Machine) -> None:
+    """On a machine where linxd is in use nothing is touched."""
     install.install(fresh, install.package())
-    assert network(fresh) == net
-    known = fresh.do("systemctl", "list-unit-files", "--no-legend", "linx*").split("\n")
-    assert {line.split()[1] for line in known if line} == {"disabled", "static"}
-    assert fresh.do("systemctl", "list-units", "--all", "--no-legend", "--plain", "linx*") == ""
+    fresh.write("/root/story.sh", (bed.ROOT / "packaging/story.sh").read_text(), mode=0o755)
+    done = fresh.run("/root/story.sh", "--yes", "/root/linxd.deb")
+    assert (done.returncode, done.stderr) == (2, "story.sh: linxd is installed already\n")
+
+
+def test_purged_with_scopes_that_run(fresh: Machine) -> None:
+    before, users = files(fresh), fresh.do("cat", "/etc/passwd", "/etc/group")
+    install.install(fresh, install.package())
+    assert fresh.do("dpkg-query", "-W", "-f", "${Conffiles}", "linxd") == ""
+    for name in ("c1", "c2"):
+        fresh.do("ip", "netns", "add", name)
+        declare(fresh, name)
+    # A namespace that is still being waited for, the host, and what others declared.
+    declare(fresh, "c3")
+    fresh.write("/etc/linxd/host.toml", '[link.br0]\nkind = "bridge"\naddresses = ["10.7.0.1/24"]\n')
+    fresh.write("/run/linxd/netns/c4.toml", "")
+    fresh.do("systemctl", "enable", "--now", unit("c1"), unit("c2"), "linxd.service")
+    fresh.do("systemctl", "enable", "linx-reconcile.target")
+    fresh.do("systemctl", "start", "--no-block", unit("c3"))
+    said = fresh.do("apt-get", "purge", "-y", "linxd")
+    assert "linxctl release SCOPE" in said
+    [line] = [line for line in said.splitlines() if "these scopes stays as it is: " in line]
+    assert set(line.partition("is: ")[2].split()) == {"c1", "c2", "host"}
+
+    for name in ("c1", "c2"):
+        assert "192.0.2.1/32" in addresses(fresh, name)
+        assert "tcp dport 22" in fresh.do("ip", "netns", "exec", name, "nft", "list", "ruleset")
+        fresh.do("ip", "netns", "delete", name)
+    assert "10.7.0.1/24" in fresh.do("ip", "address", "show", "dev", "br0")
     assert fresh.run("pgrep", "linxd").stdout == ""
-    for page in ("linxd.8", "linxctl.1", "linxd.toml.5"):
-        assert fresh.run("sh", "-c", f"ls /usr/share/man/man*/{page}.gz").returncode == 0
+    assert fresh.do("systemctl", "list-units", "--all", "--no-legend", "--plain", "linx*") == ""
+    assert files(fresh) ^ before == set()
+    assert fresh.do("cat", "/etc/passwd", "/etc/group") == users
 
-    # A scope is started, sabotaged, healed.
-    fresh.do("ip", "netns", "add", "c1")
-    declare(fresh, "c1")
-    assert fresh.do("linxctl", "check") != ""
-    fresh.do("systemctl", "enable", "--now", unit("c1"))
-    with Journal(fresh) as journal:
-        fresh.do("ip", "-n", "c1", "address", "delete", "192.0.2.1/32", "dev", "lo")
-        journal.of(unit("c1"), "restored address 192.0.2.1/32")
-    assert network(fresh) == net
 
-    # An upgrade restarts what runs, and nobody notices.
-    pid = show(fresh, "c1", "MainPID")
-    with Lines(fresh, "ip", "-n", "c1", "monitor", "link", "address", "route") as monitor:
+def test_an_upgrade_restarts_what_runs_and_starts_nothing_else(fresh: Machine) -> None:
+    install.install(fresh, install.package())
+    for name in ("c1", "c2"):
+        fresh.do("ip", "netns", "add", name)
+        declare(fresh, name)
+    fresh.write("/etc/linxd/host.toml", '[link.br0]\nkind = "bridge"\n')
+    fresh.do("systemctl", "enable", unit("c2"))
+    fresh.do("systemctl", "start", unit("c1"), "linxd.service")
+    running = (unit("c1"), "linxd.service")
+    pids = fresh.do("systemctl", "show", "-P", "MainPID", *running)
+    with (
+        Lines(fresh, "ip", "-o", "monitor", "link") as host,
+        Lines(fresh, "ip", "-n", "c1", "-o", "monitor", "link", "address", "route") as monitor,
+    ):
+        host.heard(lambda number: fresh.do("ip", "link", "set", "br0", "mtu", f"{1400 + number}"))
+        fresh.do("ip", "link", "set", "br0", "mtu", "1301")
+        host.until(" mtu 1301 ")
         monitor.heard(lambda number: add_address(fresh, "c1", f"203.0.113.{number}"))
         add_address(fresh, "c1", "198.18.0.1")
-        monitor.until(r"local 198\.18\.0\.1 ")
+        monitor.until(r"^local 198\.18\.0\.1 ")
         install.install(fresh, install.next_package())
         add_address(fresh, "c1", "198.18.0.2")
+        fresh.do("ip", "link", "set", "br0", "mtu", "1302")
         assert monitor.until(r"198\.18\.0\.2") == []
-    assert show(fresh, "c1", "ActiveState") == "active"
-    assert show(fresh, "c1", "MainPID") not in ("0", pid)
-    assert fresh.run("systemctl", "is-active", "linxd.service").stdout == "inactive\n"
+        assert host.until(" mtu 1302 ") == []
+    assert "later" in fresh.do("dpkg-query", "-W", "linxd")
+    assert fresh.do("systemctl", "is-active", *running) == "active\nactive\n"
+    assert not set(pids.split()) & set(fresh.do("systemctl", "show", "-P", "MainPID", *running).split())
+    assert fresh.run("systemctl", "is-active", unit("c2")).stdout == "inactive\n"
+    assert fresh.run("systemctl", "is-enabled", unit("c2")).stdout == "enabled\n"
 
-    # Removing leaves what the kernel has, and says so.
-    said = fresh.do("apt-get", "remove", "-y", "linxd")
-    assert "linxctl release SCOPE" in said
-    assert "these scopes stays as it is: c1" in said
-    assert fresh.run("pgrep", "linxd").stdout == ""
-    assert "192.0.2.1/32" in addresses(fresh, "c1")
-    assert fresh.run("ls", "/etc/linxd/netns/c1.toml").returncode == 0
 
-    # Purging leaves nothing.
+def test_removed_and_purged_later(fresh: Machine) -> None:
+    before = files(fresh)
+    install.install(fresh, install.package())
+    fresh.do("ip", "netns", "add", "c1")
+    declare(fresh, "c1")
+    fresh.do("systemctl", "start", unit("c1"))
+    fresh.do("apt-get", "remove", "-y", "linxd")
+    left = files(fresh) - before
+    # What is known of what is owned, and what the administrator wrote.
+    assert {"/etc/linxd/netns/c1.toml", "/run/linxd-state/c1"} <= left
+    assert {path.split("/")[2] for path in left} <= {"linxd", "linxd-state", "linxd-netns"}
+    assert fresh.do("sh", "-c", "find /etc /usr /run -xtype l 2>/dev/null | grep linx || true") == ""
     fresh.do("apt-get", "purge", "-y", "linxd")
     fresh.do("ip", "netns", "delete", "c1")
-    assert files(fresh) - before == set()
-    assert before - files(fresh) == set()
-    assert fresh.do("cat", "/etc/passwd", "/etc/group") == users
-    assert network(fresh) == net
-    assert fresh.run("systemctl", "--failed", "--no-legend", "--plain", "linx*").stdout == ""
+    assert files(fresh) ^ before == set()
 
 
 def test_what_was_made_can_be_released_before_it_is_removed(fresh: Machine) -> None:
