@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Installed by pip, out of sdist and wheel, for every Python and beside every pyroute2 that is supported.
 
-It knows what a user would type; what such a program does then stands in library.py.
+It knows what a user would type; what such a program does then stands in the package's own test.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = Path(__file__).parent
+LIBRARY = ROOT / "packaging/debian/tests/library.py"
+"""What the Debian package is tested with, too."""
 PYTHONS = ("3.11", "3.12", "3.13")
 PYROUTE2 = ("0.7.2", "0.7.7", "0.8.1")
 """Releases that programs beside linxd have, and the newest besides."""
@@ -185,12 +186,16 @@ def test_the_wheel_has_the_package_and_nothing_else(tree: Path, dists: dict[str,
     assert [line for line in said if line.startswith("Requires-Dist:") and "extra ==" not in line] == []
 
 
-def test_out_of_the_sdist(
-    interpreter: Path, fresh: Make, dists: dict[str, Path], netns: str, tmp_path: Path
-) -> None:
+@pytest.fixture(autouse=True)
+def _as_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: network namespaces are made")
+
+
+def test_out_of_the_sdist(interpreter: Path, fresh: Make, dists: dict[str, Path]) -> None:
     environment = fresh(interpreter)
     environment.install(dists["sdist"])
-    is_of_use(environment, netns, tmp_path)
+    is_of_use(environment)
 
 
 def test_out_of_the_wheel_beside_every_pyroute2(
@@ -200,11 +205,10 @@ def test_out_of_the_wheel_beside_every_pyroute2(
     tree: Path,
     shelf: Path,
     tmp_path: Path,
-    netns_factory: Callable[[], str],
 ) -> None:
     environment = fresh(interpreter)
     environment.install(dists["wheel"])
-    is_of_use(environment, netns_factory(), tmp_path)
+    is_of_use(environment)
     environment.install(f"{dists['wheel']}[service]", OLDEST_DBUS, "pytest")
     # The tests alone: what they import has to be what pip installed.
     alone = tmp_path / "alone"
@@ -212,9 +216,7 @@ def test_out_of_the_wheel_beside_every_pyroute2(
     shutil.copy(tree / "pyproject.toml", alone)
     for version in (*PYROUTE2, newest(shelf)):
         environment.install(f"pyroute2=={version}")
-        environment.run(
-            "python", "-I", "-W", "error", HERE / "library.py", netns_factory(), tmp_path, version
-        )
+        environment.run("python", "-I", "-W", "error", LIBRARY, version)
         said = environment.run(
             "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", alone,
             "-c", alone / "pyproject.toml", alone / "tests/kinds/test_numbers.py",
@@ -223,11 +225,11 @@ def test_out_of_the_wheel_beside_every_pyroute2(
     assert "No broken requirements" in environment.run("python", "-m", "pip", "check")
 
 
-def is_of_use(environment: Environment, netns: str, scratch: Path) -> None:
+def is_of_use(environment: Environment) -> None:
     """Fails unless an environment that has nothing but linxd has all of it but the bus."""
     said = json.loads(environment.run("python", "-m", "pip", "list", "--format=json"))
     assert {each["name"] for each in said} <= {"linxd", "pip", "setuptools"}
-    environment.run("python", "-I", "-W", "error", HERE / "library.py", netns, scratch)
+    environment.run("python", "-I", "-W", "error", LIBRARY)
     for file in sorted((ROOT / "tests/config/good").glob("*.toml")):
         assert "error" not in environment.run("linxctl", "check", file)
     assert "--scope" in environment.run("linxd", "--help")

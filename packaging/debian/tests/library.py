@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What a program does that uses linxd as a library: load a file, observe, diff, apply, look again.
 
-    python -I library.py NAMESPACE SCRATCH [PYROUTE2]
+    python3 -I library.py [PYROUTE2]
 
-It is run by a Python that has linxd from pip alone, and knows nothing of the tree that it was built out of.
-With pyroute2 at hand, its version being PYROUTE2, what was done is read, and spoilt, by that.
+It is run where linxd is installed, knows nothing of the tree that it was built out of, and makes a namespace
+of its own. With pyroute2 at hand, its version being PYROUTE2, what was done is read, and spoilt, by that.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.metadata
+import os
 import pkgutil
 import subprocess
 import sys
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,8 +143,18 @@ def routes(route: Any) -> set[tuple[str, int]]:
     return {(each.get_attr("RTA_DST"), each["dst_len"]) for each in route.get_routes(family=2, table=254)}
 
 
-def main(name: str, scratch: str, *pyroute2: str) -> None:
+def main(*pyroute2: str) -> None:
     every_module_is_imported()
+    name = f"lx-library-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            in_namespace(name, scratch, pyroute2)
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+def in_namespace(name: str, scratch: str, pyroute2: Sequence[str]) -> None:
     namespace = find(NetnsRef("path", f"/run/netns/{name}"))
     enter(namespace.fd)
     for one in ("all", "default"):
