@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import itertools
 import json
 import os
@@ -88,6 +89,37 @@ def _die_with_parent() -> None:
     _libc.prctl(_PDEATHSIG, signal.SIGKILL)
 
 
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """What is started meanwhile has all processors but the first, which is kept for who looks on."""
+    cpus = os.sched_getaffinity(0)
+    if len(cpus) > 1:
+        os.sched_setaffinity(0, cpus - {min(cpus)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
+@contextlib.contextmanager
+def looking_on() -> Iterator[None]:
+    """This thread has the first processor, before everybody else, so that what it sees it sees at once."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, policy, param)
+        os.sched_setaffinity(0, cpus)
+
+
 class Daemon:
     """A real `linxd` on a namespace."""
 
@@ -161,6 +193,10 @@ class Bed:
     def remove(self, name: str) -> None:
         """A namespace goes early."""
         _remove(name)
+
+    def closes(self, fd: int) -> None:
+        """A descriptor that is closed with the bed."""
+        self._stack.callback(os.close, fd)
 
     def socket(self, netns: str, protocol: int) -> socket.socket:
         """A netlink socket in a namespace, with room for a flood of events."""
