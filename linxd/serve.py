@@ -90,8 +90,6 @@ class Served:
         finally:
             for helper in helpers:
                 helper.cancel()
-            if self._word is not None:
-                self._word.cancel()
             self._leave_word(ended=True)
 
     async def release(self) -> list[str]:
@@ -112,8 +110,8 @@ class Served:
         await self.scope.ready.wait()
         for wait in self.before_ready:
             await wait()
-        # Whoever waited for this reads the status next.
-        self._notifier.status(self.status_line())
+        # Whoever waited for this reads the status next, as systemctl or linxctl shows it.
+        self._leave_word()
         self._notifier.send(READY="1")
         # What is declared stays: looking through 100,000 of it again and again would hold up everything.
         settle()
@@ -164,6 +162,8 @@ class Served:
         return line
 
     def _leave_word(self, *, ended: bool = False) -> None:
+        if self._word is not None:
+            self._word.cancel()
         self._word = None
         self._told = time.monotonic()
         scope = self.scope
