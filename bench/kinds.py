@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import bed
+
 from linxd.netlink import nft, rt, wire
 from linxd.sources.netfilter import names
 
@@ -404,7 +405,9 @@ KINDS = (
     ),
     Kind(
         "IPv6 address", wire.NETLINK_ROUTE, wire.RTNLGRP_IPV6_IFADDR, _pair, _v6_address,
-        lambda netns, count: batch(netns, [f"address add {_v6(n)}/64 dev {LINK} nodad" for n in range(count)]),
+        lambda netns, count: batch(
+            netns, [f"address add {_v6(n)}/64 dev {LINK} nodad" for n in range(count)]
+        ),
         _address_cases(AF_INET6, _v6, 64),
         'ip monitor address | while read -r a b dev d address rest; do [ "$a" = Deleted ] && '
         'ip address add "$address" dev "$dev" nodad; done',

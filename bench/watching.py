@@ -13,6 +13,7 @@ import time
 
 import bed
 from kinds import Case, Seen
+
 from linxd.netlink import wire
 
 SPIN = 0.02
