@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from linxd.patch import Change, Condition, Culprit, Key, Named, Op, State, Verb, left
+from linxd.slices import let_go
 from linxd.source import transient
 
 EAGER = 3
@@ -100,6 +101,10 @@ class Gate:
         self._failures: dict[Key, _Failure] = {}
         self._dependents: dict[Key, set[Key]] = {}
         """Failed objects by what they need."""
+        self._hurried: set[Key] = set()
+        """What is needed by objects that are all to be tried soon: no need to tell them again."""
+        self._moved: dict[Key, None] = {}
+        """What has moved, with objects that are not told yet."""
         self._heals: dict[Key, tuple[float, ...]] = {}
         """Times of the latest heals, the object healed last standing last."""
         self._fights: dict[Key, _Fight] = {}
@@ -135,6 +140,8 @@ class Gate:
         it is tried at once a few times, and its backoff counts for no more than its first step after that.
         """
         now = self._clock()
+        if self._moved:
+            self._stir()
         if self._left:
             until, words = self._left.get(self._unit(op.key), (0.0, ""))
             if now < until:
@@ -212,6 +219,7 @@ class Gate:
         )
         for needed in needs:
             self._dependents.setdefault(needed, set()).add(condition.key)
+            self._hurried.discard(needed)
         if again is not None:
             heapq.heappush(self._queue, (again, condition.key))
 
@@ -231,10 +239,24 @@ class Gate:
         """Something happened to these objects: what failed for want of them is worth another try, soon."""
         if self._dependents:
             for key in keys:
-                for dependent in self._dependents.get(key, ()):
-                    failure = self._failures[dependent]
+                if key in self._dependents and key not in self._hurried:
+                    self._moved[key] = None
+
+    def stir(self) -> Iterator[None]:
+        """Set about trying again what has failed for want of what `moved`, an object at a time: there may be
+        very many, and whoever has the time to take them in slices may do so. It is seen to in any case."""
+        while self._moved:
+            needed = next(iter(self._moved))
+            # What is refused or forgotten meanwhile is no longer among them, or is not in a hurry.
+            for dependent in tuple(self._dependents.get(needed, ())):
+                failure = self._failures.get(dependent)
+                if failure is not None:
                     failure.count = 0
                     self._hurry(dependent, failure)
+                yield
+            self._moved.pop(needed, None)
+            if needed in self._dependents:
+                self._hurried.add(needed)
 
     def blame(self, culprits: Mapping[Key, Culprit]) -> None:
         """Who made these objects drift, as far as known."""
@@ -264,20 +286,26 @@ class Gate:
     def declared(self) -> None:
         """Something else is declared: all is forgiven."""
         self.asked()
+        let_go(self._queue)
         self._heals = {}
         self._fights = {}
         self._queue = []
 
     def asked(self) -> None:
         """Somebody asked for a pass by hand: failures are tried again at once. Fights stay what they are."""
+        let_go(self._failures, self._queue, *self._dependents.values())
         self._failures = {}
         self._dependents = {}
+        self._hurried = set()
+        self._moved = {}
         self._sort_out()
 
     # -- time -----------------------------------------------------------------------------------------------
 
     def next_due(self) -> float | None:
         """When the first held op may be tried again, if any waits for its time."""
+        if self._moved:
+            self._stir()
         for _ in range(MOST_DUE):
             if not self._queue:
                 return None
@@ -366,6 +394,10 @@ class Gate:
 
     # -- within ---------------------------------------------------------------------------------------------
 
+    def _stir(self) -> None:
+        for _ in self.stir():
+            pass
+
     def _hurry(self, key: Key, failure: _Failure) -> None:
         soon = max(self._clock(), failure.at + BACKOFF_FIRST)
         if failure.again is None or soon < failure.again:
@@ -397,6 +429,7 @@ class Gate:
                     dependents.discard(key)
                     if not dependents:
                         del self._dependents[needed]
+                        self._hurried.discard(needed)
 
 
 def _contended(key: Key, fight: _Fight) -> Condition:

@@ -26,6 +26,9 @@ class Verb(enum.StrEnum):
     DELETE = "delete"
     RECREATE = "recreate"
 
+    # Equal as text, and hashed as text: Enum's own hash is a function in Python, and asked for each op.
+    __hash__ = str.__hash__
+
 
 class State(enum.StrEnum):
     """Condition of one object after a pass. ``noted`` counts as done: the kernel keeps another form."""
@@ -36,6 +39,8 @@ class State(enum.StrEnum):
     CONFLICT = "conflict"
     CONTENDED = "contended"
     NOTED = "noted"
+
+    __hash__ = str.__hash__
 
 
 class Trigger(enum.StrEnum):
@@ -133,6 +138,8 @@ class Claim(enum.StrEnum):
     MADE = "made"
     TAKEN = "taken"
     FOUND = "found"
+
+    __hash__ = str.__hash__
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ class Runner(Generic[D, O]):
 
         if trigger is Trigger.EVENT:
             self._gate.moved(hint.key for hint in hints if hint.key is not None)
+            await self._stir()
         work = Pass(desired, self._owned, trigger, hints, admit, write=not self.paused)
         work.checkpoint = functools.partial(self._checkpoint, work)
         began = time.monotonic()
@@ -213,6 +214,7 @@ class Runner(Generic[D, O]):
             applied.update(op.key for op in ops)
             for op in ops if heal or len(gate) else ():
                 gate.applied(op, heal=heal)
+            await self._stir()
         tried: set[Key] = set()
         async for ops in self._slices(report.drifted):
             drifted.update(op.key for op in ops)
@@ -237,6 +239,10 @@ class Runner(Generic[D, O]):
         for _ in self.account.enter(report, drifted=drifted, applied=applied, looked=looked):
             await self._breathe()
         let_go(drifted, applied, refused)
+
+    async def _stir(self) -> None:
+        async for _ in self._slices(self._gate.stir()):
+            pass
 
     async def _slices(self, things: Iterable[T]) -> AsyncIterator[list[T]]:
         """What there is much of is accounted for in slices, too."""

@@ -47,8 +47,8 @@ def let_go(*containers: Collection[Any]) -> None:
     """Keep what large containers hold a little longer, and let go of it in steps.
 
     What is freed as a whole, because nobody needs it any more, is freed with everybody waiting: 100,000 ops
-    take 50 ms. The containers themselves are not touched, and may be in use elsewhere. To be called in the
-    event loop, by each owner that gives them up.
+    take 50 ms. The containers themselves are not touched, and may be in use elsewhere. To be called by each
+    owner that gives them up; where no event loop runs, nobody waits, and nothing is kept.
     """
     for one in containers:
         if len(one) > _FEW:

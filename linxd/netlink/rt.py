@@ -21,10 +21,13 @@ from linxd.netlink.rtroute import (
     Nexthop,
     RouteKey,
     RouteMsg,
+    as_dumped,
     decode_route,
+    encode_plain_route,
     encode_route,
     query_routes,
     route_key,
+    without_link,
 )
 from linxd.netlink.rtrule import RuleMsg, decode_rule, encode_rule, query_rules
 
@@ -38,6 +41,7 @@ __all__ = [
     "RouteKey",
     "RouteMsg",
     "RuleMsg",
+    "as_dumped",
     "decode_addr",
     "decode_link",
     "decode_neigh",
@@ -50,6 +54,7 @@ __all__ = [
     "encode_link",
     "encode_neigh",
     "encode_nsid",
+    "encode_plain_route",
     "encode_promote",
     "encode_route",
     "encode_rule",
@@ -61,4 +66,5 @@ __all__ = [
     "query_routes",
     "query_rules",
     "route_key",
+    "without_link",
 ]

@@ -6,6 +6,7 @@ Decoding is the hottest path there is (about 1.5 µs a route). It must not know 
 
 from __future__ import annotations
 
+import functools
 import struct
 from socket import inet_ntop
 from typing import NamedTuple, TypeAlias
@@ -123,6 +124,10 @@ _FIXED = frozenset(
 _KEY = frozenset((RTA_TABLE, RTA_PRIORITY, RTA_DST, RTA_SRC))
 _SKIP8 = frozenset((_OIF, _GATEWAY4, _PREFSRC4, _PREF, _FLOW, _NH_ID))
 _USER_HZ = 100
+_PLAIN4 = struct.Struct("=8BI HHI HH4s HH4s")
+_PLAIN6 = struct.Struct("=8BI HHI HH16s HHI HH16s")
+_TAIL6 = pack_attr(RTA_CACHEINFO, bytes(32)) + attr_u8(RTA_PREF, 0)
+_gateway_bytes = functools.lru_cache(maxsize=256)(address_bytes)
 _new = tuple.__new__
 
 
@@ -391,6 +396,61 @@ def encode_route(
     if expires:
         parts.append(attr_u32(RTA_EXPIRES, expires))
     return b"".join(parts)
+
+
+def encode_plain_route(
+    family: int,
+    dst: str,
+    tos: int,
+    table: int,
+    protocol: int,
+    scope: int,
+    type: int,
+    flags: int,
+    oif: int,
+    gateway: str | None,
+    metric: int,
+) -> bytes:
+    """As `encode_route`, at a third of its price for a route by one gateway."""
+    packed, dst_len = prefix_bytes(dst)
+    if gateway is not None and dst_len:
+        via = _gateway_bytes(gateway)
+        low = table if table < 256 else 0
+        payload = b""
+        if family == AF_INET and not metric and len(via) == 4:
+            payload = _PLAIN4.pack(
+                family, dst_len, 0, tos, low, protocol, scope, type, flags,
+                8, RTA_TABLE, table, 8, RTA_DST, packed, 8, RTA_GATEWAY, via,
+            )  # fmt: skip
+        elif family == AF_INET6 and metric and len(via) == 16:
+            payload = _PLAIN6.pack(
+                family, dst_len, 0, tos, low, protocol, scope, type, flags,
+                8, RTA_TABLE, table, 20, RTA_DST, packed, 8, RTA_PRIORITY, metric, 20, RTA_GATEWAY, via,
+            )  # fmt: skip
+        if payload:
+            return payload + attr_u32(RTA_OIF, oif) if oif else payload
+    return encode_route(
+        family=family, dst=dst, tos=tos, table=table, protocol=protocol, scope=scope, type=type, flags=flags,
+        oif=oif, gateway=gateway, metric=metric,
+    )  # fmt: skip
+
+
+def as_dumped(payload: bytes) -> bytes:
+    """What a dump says of a route that a request with this payload made, if the kernel has nothing to add:
+    the very same, and for IPv6 what every route has there (net/ipv4/fib_semantics.c fib_dump_info,
+    net/ipv6/route.c rt6_fill_node). Where it has, or has another order, a dump says something else."""
+    return payload + _TAIL6 if payload[0] == AF_INET6 else payload
+
+
+def without_link(buf: bytes, start: int, end: int) -> bytes:
+    """A route in a dump as it is without the link it goes through, in the form of `as_dumped`: where the
+    sender left that to the kernel, which tells it after all that it was asked for. b"" where it is not
+    so."""
+    tail = len(_TAIL6) if buf[start] == AF_INET6 else 0
+    at = end - tail - 8
+    if at < start + 12 or _HEAD_U32.unpack_from(buf, at)[0] != _OIF:
+        return b""
+    return buf[start:at] + buf[end - tail : end]
 
 
 def query_routes(family: int, *, table: int = 0, protocol: int = 0, oif: int = 0, type: int = 0) -> bytes:

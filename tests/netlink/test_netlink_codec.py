@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,7 @@ from linxd.netlink.rt import (
     encode_addr,
     encode_link,
     encode_neigh,
+    encode_plain_route,
     encode_route,
     encode_rule,
     route_key,
@@ -415,3 +417,9 @@ def test_every_truncation_is_decoded_or_refused(
     for end in range(len(whole)):
         with contextlib.suppress(WireError):
             decode(whole, 0, end)
+
+
+@given(FAMILY.flatmap(routes))
+def test_a_plain_route_is_written_as_any_other(route: RouteMsg) -> None:
+    fields = {name: getattr(route, name) for name in inspect.signature(encode_plain_route).parameters}
+    assert encode_plain_route(**fields) == encode_route(**fields)

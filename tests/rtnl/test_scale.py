@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from linxd.netlink import rt
 from linxd.patch import Trigger
 from linxd.source import Hint, Pass
 from linxd.sources.rtnl.kind import GONE
@@ -65,6 +66,46 @@ def test_a_first_apply_is_batched_and_a_quiet_resync_reads_without_asking_for_ea
             before = len(world.sent)
             await world.quiet()
             assert len(world.sent) - before < 15
+        finally:
+            world.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("dev", ["", 'dev = "e0"\n'], ids=["by its gateway", "through a link"])
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_what_is_read_back_as_it_was_asked_for_is_not_taken_apart(
+    family: str, dev: str, netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch(netns, "link set lo up", "link add e0 type veth peer name far0", "link set far0 up")
+    batch(netns, "link set e0 up")
+    to, via, address = (
+        ("172.16.{}.0/24", "10.0.0.2", "10.0.0.1/24")
+        if family == "IPv4"
+        else ("fd01:{}::/64", "fd00::2", "fd00::1/64")
+    )
+    text = f'[link.e0]\naddresses = ["{address}"]\n'
+    text += "".join(f'[[route]]\nto = "{to.format(n + 1)}"\nvia = "{via}"\n{dev}' for n in range(100))
+    decoded: list[rt.RouteMsg] = []
+    decode = rt.decode_route
+
+    def counted(buf: bytes, start: int, end: int) -> rt.RouteMsg:
+        decoded.append(decode(buf, start, end))
+        return decoded[-1]
+
+    async def story() -> None:
+        world = World(netns, tmp_path)
+        try:
+            await world.go(text)  # e0 gets its address
+            ip(netns, f"-{family[-1]} route flush protocol 76")
+            monkeypatch.setattr(rt, "decode_route", counted)
+            report = await world.go()
+            assert len(report.applied) == 100
+            await world.quiet()
+            assert decoded == []
+            monkeypatch.undo()
+            world.restart()
+            await world.quiet()
         finally:
             world.close()
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from linxd.netlink import rt, wire
 from linxd.netlink.socket import NetlinkError, Requests
@@ -28,12 +29,13 @@ SLICE = 400
 """Messages between two breaths: some 4 ms on an ordinary machine."""
 TRIES = 4
 """Rounds in which what others had on a link is put back."""
+MANY = 16
+"""Ops at once from which on it pays to keep in mind what was asked for."""
 INDEX_TRIES = 16
 """A veth takes two: its other end has the next one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of an op: done (``condition`` None), or why not."""
 
     op: Op
@@ -132,10 +134,38 @@ class Applier:
                 refused.append(op.key)
                 outcomes.append(Outcome(op, self._refused(op, error, view)))
         if ahead:
-            keys = {op.key for op in ahead}
-            owned.settle(key for key in done if key in keys)
-            owned.revert(key for key in refused if key in keys)
+            # Keys without an intention count for nothing.
+            owned.settle(done)
+            owned.revert(refused)
+        if len(ops) >= MANY:
+            self._expect(spans, messages, set(refused), view)
         return outcomes
+
+    def _expect(
+        self,
+        spans: Sequence[tuple[Op, int, int]],
+        messages: Sequence[Message],
+        refused: set[Key],
+        view: View,
+    ) -> None:
+        """What is read back to the byte as it was asked for needs no comparing."""
+        sent = (
+            (messages[end - 1], op)
+            for op, start, end in spans
+            if op.key[0] == "route"
+            and op.after is not None
+            and not op.after.settled
+            and start < end
+            and op.key not in refused
+        )
+        self._reader.expect(
+            (
+                (payload, op.key, not isinstance(op.want, Route) or op.want.dev is not None)
+                for (kind, _, payload), op in sent
+                if kind == wire.RTM_NEWROUTE
+            ),
+            view.links,
+        )
 
     def _kept_secondaries(self, ops: Sequence[Op]) -> tuple[list[Message], list[Message]]:
         """What to send before and after ``ops``, so that an IPv4 address that goes does not take others of

@@ -19,6 +19,10 @@ from linxd.sources.rtnl.links import info_kind
 from linxd.sources.rtnl.model import Link
 from linxd.sources.rtnl.table import LinkTable
 
+MADE = Entry(Claim.MADE)
+"""What becomes of an object that was not there and has nothing to be remembered by but its key (row 1 of the
+table): most entries, and one of them serves all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -42,6 +46,9 @@ class View:
     hold: str = ""
     refusal: Callable[[Link], str | None] = lambda link: None
     """Why a link that is not there can't be made now, None when it can."""
+
+    needed: dict[tuple[Key, ...], tuple[tuple[Key, ...], str]] = field(default_factory=dict)
+    """What was found out about links that objects need: the same for all of one diff."""
 
     def coming(self, name: str) -> bool:
         link = self.declared.get(name)
@@ -125,8 +132,16 @@ def _spoken(seen: Have[Any]) -> Have[Any]:
 
 def _needs(kind: Kind, spec: Any, view: View) -> tuple[tuple[Key, ...], str]:
     """What has to come first within this patch, and the first thing that will not come with it."""
+    links = kind.needs(spec)
+    known = view.needed.get(links)
+    if known is None:
+        known = view.needed[links] = _coming(links, view)
+    return known
+
+
+def _coming(links: tuple[Key, ...], view: View) -> tuple[tuple[Key, ...], str]:
     coming: list[Key] = []
-    for needed in kind.needs(spec):
+    for needed in links:
         name = str(needed[1])
         if view.coming(name):
             coming.append(needed)
@@ -138,9 +153,6 @@ def _needs(kind: Kind, spec: Any, view: View) -> tuple[tuple[Key, ...], str]:
 
 
 def _absent(kind: Kind, spec: Any, entry: Entry | None, view: View, plan: Plan) -> None:
-    decision = decide(
-        seen=Seen.ABSENT, origin=Origin.HAND, claim=None if entry is None else entry.claim, declared=True
-    )
     needs, missing = _needs(kind, spec, view)
     if entry is not None and "ifindex" in entry.facts:
         # Gone for good: what bears its index one day is another link.
@@ -154,8 +166,13 @@ def _absent(kind: Kind, spec: Any, entry: Entry | None, view: View, plan: Plan) 
         if waits:
             plan.conditions.append(Condition(spec.key, _name(kind, spec), State.PENDING, waits))
         return
-    after = _entry(decision, entry, {}, kind.facts(spec, None))
-    plan.ops.append(Op(Verb.CREATE, spec, None, needs=needs, after=after, given=kind.given(spec, view)))
+    facts = kind.facts(spec, None)
+    after: Entry | None = MADE
+    if entry is not None or facts:
+        claim = None if entry is None else entry.claim
+        decision = decide(seen=Seen.ABSENT, origin=Origin.HAND, claim=claim, declared=True)
+        after = _entry(decision, entry, {}, facts)
+    plan.ops.append(Op(Verb.CREATE, spec, None, (), needs, after, kind.given(spec, view)))
 
 
 def _present(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from linxd.source import Blocked, Owned, Pass
 from linxd.sources.rtnl import addresses, links, neighbours, routes, rules
 from linxd.sources.rtnl.hostside import HostSide
 from linxd.sources.rtnl.kind import Have
-from linxd.sources.rtnl.look import Index, Look
+from linxd.sources.rtnl.look import FAMILIES, Index, Look
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, PROTO_LINXD, Desired
 from linxd.sources.rtnl.table import LinkTable
 
@@ -98,6 +99,11 @@ class Reader:
         """The way to what declared links refer to in the host's namespace, where they do."""
         self._steady: dict[bytes, Key] = {}
         self._steady_for: object = None
+        self._open: dict[bytes, Key] = {}
+        """Routes that leave it to the kernel which link they go through, by what was asked for: until they
+        have been read back."""
+        self._unseen: dict[int, set[Key]] = {}
+        """Routes, by family, that are in ``_steady`` by what was asked for, and were not read back yet."""
         self._crowd: dict[int, int] = {}
         self._wholes = 0
 
@@ -105,14 +111,46 @@ class Reader:
         """These objects were found as declared and in the ledger: their very bytes need no comparing next
         time."""
         raw = observed.raw
-        if len(self._steady) > 2 * (len(raw) + len(observed.steady)):
+        if observed.look.routes == FAMILIES and len(self._steady) > 2 * (len(raw) + len(observed.steady)):
             self._steady = {}  # mostly forms that routes once had
         self._steady.update((raw[key], key) for key in steady if key in raw)
 
+    def expect(self, sent: Iterable[tuple[bytes, Key, bool]], table: LinkTable) -> None:
+        """Routes that the kernel has taken, by the payloads that it took, and whether these name a link: one
+        that it says to the byte so is as declared, and in the ledger."""
+        self._for_names(table)
+        for payload, key, named in sent:
+            raw = rt.as_dumped(payload)
+            if named:
+                self._steady[raw] = key
+            else:
+                self._open[raw] = key
+            self._unseen.setdefault(int(key[1]), set()).add(key)
+
+    async def borne_out(self, observed: Observed) -> list[Key]:
+        """Routes that were expected, and were read back just so for the first time."""
+        found: list[Key] = []
+        for family in observed.look.routes:
+            unseen = self._unseen.pop(family, None)
+            if unseen:
+                found += await _beside(len(unseen), functools.partial(_among, unseen, observed.steady))
+                let_go(unseen)
+        if self._open and observed.look.routes == FAMILIES and not self._unseen:
+            let_go(self._open)
+            self._open = {}
+        return found
+
     def forget(self) -> None:
         """Something else is declared."""
-        let_go(self._steady)
-        self._steady = {}
+        let_go(self._steady, self._open, *self._unseen.values())
+        self._steady, self._open, self._unseen = {}, {}, {}
+
+    def _for_names(self, table: LinkTable) -> None:
+        # A message speaks of links by index: it means the same only while they bear the same names.
+        names = frozenset((ifindex, table.name(ifindex)) for ifindex in table.by_index)
+        if names != self._steady_for:
+            self._steady_for = names
+            self._steady, self._open, self._unseen = {}, {}, {}
 
     async def read(self, look: Look, index: Index, work: Pass[Desired], table: LinkTable) -> Observed:
         """Read what ``look`` covers. ``table``: the links as known, brought up to date when only some are
@@ -226,11 +264,7 @@ class Reader:
     async def _routes(self, observed: Observed, family: int, index: Index, work: Pass[Desired]) -> None:
         """Ours by our protocol, those found by theirs; and where a declared one is missing, whoever has its
         key."""
-        # A message speaks of links by index: it means the same only while they bear the same names.
-        names = frozenset((ifindex, observed.links.name(ifindex)) for ifindex in observed.links.by_index)
-        if names != self._steady_for:
-            self._steady_for = names
-            self._steady = {}
+        self._for_names(observed.links)
         claims = work.owned.of("route")
         declared = index.routes_of[family]
         ours = await _beside(
@@ -280,7 +314,7 @@ class Reader:
     ) -> int:
         """Dump routes. Those neither in ``keys`` (None: all are) nor marked as ours are passed over before
         they are decoded, and those in tables ``but`` after. Returns how many there were."""
-        steady = self._steady
+        steady, unlinked = self._steady, self._open
         found = observed.routes
         count = 0
 
@@ -289,6 +323,10 @@ class Reader:
             count += 1
             raw = buf[start:end]
             key = steady.get(raw)
+            if key is None and unlinked:
+                key = unlinked.pop(rt.without_link(buf, start, end), None)
+                if key is not None:
+                    steady[raw] = key
             if key is None:
                 key = ("route", *rt.route_key(buf, start, end))
                 if keys is not None and key not in keys and buf[start + RTM_PROTOCOL] != PROTO_LINXD:
@@ -367,6 +405,10 @@ class Reader:
                     raise
             return found
         return []
+
+
+def _among(keys: Iterable[Key], steady: Collection[Key]) -> list[Key]:
+    return [key for key in keys if key in steady]
 
 
 def _missing(ours: Iterable[Key], observed: Observed) -> tuple[set[Key], set[int]]:

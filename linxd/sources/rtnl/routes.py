@@ -272,6 +272,12 @@ def _new(want: Route, protocol: int, links: LinkTable) -> bytes:
     scope = want.scope
     if scope is None:
         scope = SCOPES["global"]
+    if not (want.nexthops or want.prefsrc or want.metrics or want.pref is not None):
+        return rt.encode_plain_route(
+            want.family, want.to, want.tos, want.table, protocol, scope, want.type,
+            RTNH_F_ONLINK if want.onlink else 0, (links.index(want.dev) or 0) if want.dev else 0,
+            want.via, want.metric,
+        )  # fmt: skip
     return rt.encode_route(
         family=want.family,
         dst=want.to,

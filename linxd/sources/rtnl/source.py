@@ -243,6 +243,10 @@ class RtnlSource(Source[Desired, Observed]):
         async for keys in slices(plan.equal):
             self._proven.update(keys)
             run.equal(keys, self._standing)
+        if observed.look.routes:
+            async for keys in slices(await self._reader.borne_out(observed)):
+                self._proven.update(keys)
+                run.equal(keys, self._standing)
         async for conditions in slices(plan.conditions):
             run.judged(conditions)
         if len(observed.raw) < LARGE:
