@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,7 @@ from linxd.sources.netfilter.state import Chain, Flowtable, Hook, Object, Ref, R
 _BE32 = struct.Struct(">I")
 _BES32 = struct.Struct(">i")
 _BE64 = struct.Struct(">Q")
+_NLA = struct.Struct("=HH")
 
 MARK = b"\x4c\x05linxd"
 """In a table's user data: linxd made it. nft passes over types it doesn't know (libnftnl udata.h: type,
@@ -265,10 +267,29 @@ def _set_digest(home: Set) -> bytes:
     return digest.digest()
 
 
-def rule(payload: bytes, found_attrs: Mapping[int, bytes], own: Own) -> Rule:
+Known = Mapping[bytes, Rule]
+"""Rules by their expressions as they were dumped, of such as have no sets or chains of their own."""
+UNKNOWN: Known = {}
+
+
+def known(tables: Iterable[Table]) -> dict[bytes, Rule]:
+    """The rules in ``tables`` that another dump of theirs need not take apart again; the first of them,
+    where they are very many."""
+    rules = (
+        rule for table in tables for chain in table.chains.values() for rule in chain.rules if not rule.inner
+    )
+    return {rule.wire: rule for rule in itertools.islice(rules, _KNOWN)}
+
+
+def rule(payload: bytes, found_attrs: Mapping[int, bytes], own: Own, known: Known = UNKNOWN) -> Rule:
     """A rule; anonymous sets and chains that it uses must be known to ``own``."""
     wire = found_attrs.get(n.NFTA_RULE_EXPRESSIONS, b"")
     userdata = found_attrs.get(n.NFTA_RULE_USERDATA, b"")
+    twin = known.get(wire)
+    if twin is not None and twin.userdata == userdata and b"__" not in wire:
+        # The same bytes mean the same, where none of them is the kernel's name for what belongs to a rule.
+        handle = _handle(found_attrs, n.NFTA_RULE_HANDLE)
+        return Rule(handle, twin.canon, twin.wire, twin.userdata, twin.refs, (), twin.flags)
     found = Found()
     canon = canonical(wire, 0, len(wire), own, found)
     refs: set[Ref] = found.refs
@@ -296,14 +317,15 @@ Dumped = Iterable[tuple[int, bytes]]
 """Messages as (type, payload), in any order that has a chain's rules in theirs."""
 
 
-def assemble(dumped: Dumped) -> Iterator[dict[TableId, Table] | None]:
-    """Put messages together. Yields None after each slice of work of a few milliseconds, and at last the
-    tables that there are, with everything in them that the messages tell. Raises WireError."""
+def assemble(dumped: Dumped, known: Known = UNKNOWN) -> Iterator[dict[TableId, Table] | None]:
+    """Put messages together; rules ``known`` are not taken apart. Yields None after each slice of work of a
+    few milliseconds, and at last the tables that there are, with everything in them that the messages tell.
+    Raises WireError."""
     with refusing("a dump of nf_tables"):
-        yield from _assemble(dumped)
+        yield from _assemble(dumped, known)
 
 
-def _assemble(dumped: Dumped) -> Iterator[dict[TableId, Table] | None]:
+def _assemble(dumped: Dumped, known: Known) -> Iterator[dict[TableId, Table] | None]:
     tables: dict[TableId, Table] = {}
     chains: dict[TableId, dict[str, Chain]] = defaultdict(dict)
     collectors: dict[TableId, dict[str, Collector]] = defaultdict(dict)
@@ -344,7 +366,7 @@ def _assemble(dumped: Dumped) -> Iterator[dict[TableId, Table] | None]:
             sets[where][name] = collector.result()
             if len(collector.elements) > 1000:
                 yield None
-    yield from _place_rules(lines, chains, sets)
+    yield from _place_rules(lines, chains, sets, known)
     for where, empty in tables.items():
         tables[where] = replace(
             empty,
@@ -356,17 +378,42 @@ def _assemble(dumped: Dumped) -> Iterator[dict[TableId, Table] | None]:
     yield tables
 
 
+_KNOWN = 20_000
+"""Rules that are kept in mind: a millisecond or two."""
 _SLICE = 100
 """Rules put together between two pauses: 2 ms."""
 
 
+def _rule_head(payload: bytes) -> int:
+    """Where the names of a rule's table and chain end, which the kernel tells first
+    (nf_tables_fill_rule_info); else where its attributes begin."""
+    at = NFGEN_HDRLEN
+    for name in (n.NFTA_RULE_TABLE, n.NFTA_RULE_CHAIN):
+        size, type = _NLA.unpack_from(payload, at)
+        if type != name or size < 4:
+            return NFGEN_HDRLEN
+        at += (size + 3) & ~3
+    return at if at <= len(payload) else NFGEN_HDRLEN
+
+
 def _place_rules(
-    lines: list[bytes], chains: dict[TableId, dict[str, Chain]], sets: dict[TableId, dict[str, Set]]
+    lines: list[bytes],
+    chains: dict[TableId, dict[str, Chain]],
+    sets: dict[TableId, dict[str, Set]],
+    known: Known,
 ) -> Iterator[None]:
     waiting: dict[tuple[TableId, str], list[tuple[bytes, dict[int, bytes]]]] = defaultdict(list)
+    homes: dict[bytes, tuple[TableId, str]] = {}
     for count, payload in enumerate(lines, 1):
-        where, found = place(payload)
-        waiting[where, text_of(found.get(n.NFTA_RULE_CHAIN, b""))].append((payload, found))
+        # Every rule of a chain begins with the same bytes.
+        start = _rule_head(payload)
+        home = homes.get(payload[:start])
+        if home is None:
+            where, found = place(payload)
+            home = where, text_of(found.get(n.NFTA_RULE_CHAIN, b""))
+            if start > NFGEN_HDRLEN:
+                homes[payload[:start]] = home
+        waiting[home].append((payload, attr_map(payload, start, len(payload))))
         if count % (8 * _SLICE) == 0:
             yield None
     owns = {where: Own(sets.get(where, {}), chains[where]) for where in {where for where, _ in waiting}}
@@ -385,8 +432,9 @@ def _place_rules(
             continue
         done.add(key)
         rules = []
+        own = owns[where]
         for count, (payload, found) in enumerate(waiting[key], 1):
-            rules.append(rule(payload, found, owns[where]))
+            rules.append(rule(payload, found, own, known))
             if count % _SLICE == 0:
                 yield None
         chains[where][name] = replace(link, rules=tuple(rules))

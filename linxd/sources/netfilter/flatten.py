@@ -91,6 +91,9 @@ class _Flattening:
     includes: int = 0
 
     def add(self, text: str, file: str, line: int, base: str, depth: int) -> None:
+        if "include" not in text:
+            self._lines(text, 0, len(text), file, line)
+            return
         begun = 0
         fresh = True
         """At the beginning of a statement, where alone `include` is a word of nft's."""

@@ -15,7 +15,7 @@ from linxd.netlink.nft import generation, nfgen
 from linxd.netlink.socket import Requests
 from linxd.netlink.wire import NLM_F_DUMP, pack_attr
 from linxd.sources.netfilter import names as n
-from linxd.sources.netfilter.decode import assemble, place, refusing, table
+from linxd.sources.netfilter.decode import UNKNOWN, Known, assemble, place, refusing, table
 from linxd.sources.netfilter.state import Table, TableId
 
 Checkpoint = Callable[[], Awaitable[None]]
@@ -32,6 +32,8 @@ class Reader:
 
     def __init__(self, requests: Requests) -> None:
         self.requests = requests
+        self.known: Known = UNKNOWN
+        """Rules that need not be taken apart where they are met: those that are declared."""
 
     def generation(self) -> int:
         """The number of the present generation. Raises NetlinkError."""
@@ -54,7 +56,7 @@ class Reader:
         if not there:
             return {}
         found = await self.messages(there, checkpoint)
-        return await assembled(found, checkpoint)
+        return await assembled(found, checkpoint, self.known)
 
     async def messages(self, tables: Iterable[TableId], checkpoint: Checkpoint) -> list[tuple[int, bytes]]:
         """Everything in these tables, as messages. Raises NetlinkError, or Moved."""
@@ -114,10 +116,12 @@ class Pace:
             self._until = time.monotonic() + SLICE
 
 
-async def assembled(messages: Iterable[tuple[int, bytes]], checkpoint: Checkpoint) -> dict[TableId, Table]:
+async def assembled(
+    messages: Iterable[tuple[int, bytes]], checkpoint: Checkpoint, known: Known = UNKNOWN
+) -> dict[TableId, Table]:
     """Tables put together from messages, in slices. Raises WireError."""
     pace = Pace(checkpoint)
-    for tables in assemble(messages):
+    for tables in assemble(messages, known):
         if tables is not None:
             return tables
         await pace()

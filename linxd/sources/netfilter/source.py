@@ -18,6 +18,7 @@ from linxd.netlink.socket import Requests
 from linxd.patch import Culprit, Key, Patch, Report
 from linxd.source import Hint, Owned, Pass, Source, Subscription, Unsupported
 from linxd.sources.netfilter.compile import Compiled, Compiler
+from linxd.sources.netfilter.decode import known
 from linxd.sources.netfilter.events import EventReader, Identify
 from linxd.sources.netfilter.look import Look
 from linxd.sources.netfilter.mirror import Mirror, Transaction
@@ -259,6 +260,7 @@ class NetfilterSource(Source[Desired, Observed]):
     def _use(self, wanted: Compiled, desired: Desired) -> None:
         """From now on this is to be in force."""
         self.mirror.lose()
+        self._look.reader.known = known(wanted.tables.values())
         self._keep_foreign = not desired.foreign_remove
         self.mirror.wanted = frozenset(wanted.tables)
         self.mirror.others = desired.foreign_remove

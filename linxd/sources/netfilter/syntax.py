@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 _TOKEN = re.compile(r'#[^\n]*|"[^"\n]*"?|\\\n|\n|[{};=,]|[^\s{};=,"#]+')
+_new = tuple.__new__
 _BLOCKS = frozenset(
     ("chain", "set", "map", "flowtable", "counter", "quota", "limit", "ct", "secmark", "synproxy", "tunnel")
 )
@@ -126,9 +127,9 @@ def outline(text: str) -> Outline:
     """Read a text. Never fails: what is no ruleset has an odd outline, and nft says what is wrong with
     it."""
     tokens = [
-        Token(match.group(), match.start())
+        _new(Token, (word, match.start()))
         for match in _TOKEN.finditer(text)
-        if not match.group().startswith(("#", "\\\n"))
+        if (word := match[0])[0] not in "#\\" or (word[0] == "\\" and word != "\\\n")
     ]
     lines = [0, *(match.end() for match in re.finditer("\n", text))]
     found = Outline(text, tokens, lines=lines)
