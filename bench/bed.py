@@ -36,10 +36,12 @@ class Unavailable(Exception):  # noqa: N818 - no fault: it can't be measured her
     """Something can't be had on this machine; the text says why."""
 
 
-def run(*command: str, text: str | None = None, env: Mapping[str, str] | None = None) -> str:
-    """A command's output. Raises RuntimeError with its own words."""
+def run(
+    *command: str, text: str | None = None, env: Mapping[str, str] | None = None, seconds: float = 600
+) -> str:
+    """A command's output. Raises RuntimeError with its own words, TimeoutExpired."""
     done = subprocess.run(
-        command, input=text, capture_output=True, text=True, check=False, timeout=600,
+        command, input=text, capture_output=True, text=True, check=False, timeout=seconds,
         env=None if env is None else {**os.environ, **env},
     )  # fmt: skip
     if done.returncode:
@@ -214,14 +216,14 @@ class Bed:
         netns: str | None = None,
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
-        output: bool = False,
+        talks: bool = False,
     ) -> subprocess.Popen[bytes]:
-        """A process, with all that it starts ended with the bed."""
+        """A process, ended with the bed, and all that it starts. ``talks``: with pipes to and from it."""
         words = [*(("ip", "netns", "exec", netns) if netns else ()), *command]
-        out: Any = subprocess.PIPE if output else subprocess.DEVNULL
+        pipe = subprocess.PIPE if talks else subprocess.DEVNULL
         with open(log or os.devnull, "ab") as err:
             process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=ROOT,
+                words, stdin=pipe, stdout=pipe, stderr=err, cwd=ROOT,
                 env=None if env is None else {**os.environ, **env},
                 start_new_session=True, preexec_fn=_die_with_parent,
             )  # fmt: skip
@@ -252,8 +254,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 def _remove(name: str) -> None:
