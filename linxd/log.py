@@ -59,6 +59,8 @@ class Narrator:
         self._prefix = f"{scope}/{source}: "
         self._fields: dict[str, str | tuple[str, ...]] = {"LINX_SCOPE": scope, "LINX_SOURCE": source}
         self._standing: dict[Key, tuple[State, str, int]] = {}
+        self._fought: dict[Key, None] = {}
+        """Those among them that are fought over."""
         self._lost: set[Key] = set()
         """Objects that were as declared and are not now: to be restored, not created."""
 
@@ -141,12 +143,12 @@ class Narrator:
         # What was said last counts until now, also of what this report speaks of anew.
         before = self._standing if report.complete else dict(self._standing)
         # A fight is told when it begins, not with every blow: a heal is not its end.
-        fights = [key for key, form in before.items() if form[0] is State.CONTENDED]
+        fights = {key: before[key] for key in self._fought}
         standing = {} if report.complete else self._standing
         if not report.complete:
             for key in {*report.looked, *(op.key for op in report.applied)}:
                 standing.pop(key, None)
-        standing |= {key: before[key] for key in fights}
+        standing |= fights
         changed = []
         for condition in report.conditions:
             # How often an object was fought over changes with each fight, and is summed up elsewhere.
@@ -156,6 +158,10 @@ class Narrator:
                 changed.append(condition)
             standing[condition.key] = form
         self._standing = standing
+        spoken = {condition.key: condition for condition in report.conditions}
+        self._fought = dict.fromkeys(
+            key for key in (*fights, *spoken) if standing[key][0] is State.CONTENDED
+        )
         self._lost &= standing.keys()
         return changed
 
@@ -179,9 +185,9 @@ class Narrator:
     def state(self, status: Status) -> Entry:
         """The entry for a loop that has changed its state."""
         if status.state is not LoopState.CONTENDED:
-            fights = [key for key, form in self._standing.items() if form[0] is State.CONTENDED]
-            for key in fights:
+            for key in self._fought:
                 del self._standing[key]
+            self._fought = {}
         priority = {LoopState.BLOCKED: ERROR, LoopState.CONTENDED: WARNING, LoopState.DEGRADED: WARNING}
         return Entry(
             clean(self._prefix + state_line(status)),

@@ -108,7 +108,7 @@ class Reporter:
                 if entries:
                     await asyncio.sleep(0)
             self._done(source, report, text)
-            let_go(report.drifted, report.applied, report.conditions)
+            let_go(report.drifted, report.applied, report.conditions, report.looked, report.culprits)
         else:
             for line in item():
                 self._pass_on(narrator.summary(line))

@@ -138,7 +138,7 @@ class Runner(Generic[D, O]):
         if nested:
             self._nested.update(_spoken_of(report, work))
         self._ended(report, everything=work.full and not nested)
-        let_go(held, report.drifted, report.applied, report.conditions)
+        let_go(held, report.drifted, report.applied, report.conditions, report.looked, report.culprits)
         return report
 
     @contextlib.asynccontextmanager

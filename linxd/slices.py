@@ -50,13 +50,21 @@ def let_go(*containers: Collection[Any]) -> None:
     take 50 ms. The containers themselves are not touched, and may be in use elsewhere. To be called by each
     owner that gives them up; where no event loop runs, nobody waits, and nothing is kept.
     """
-    for one in containers:
-        if len(one) > _FEW:
+    large = [one for one in containers if len(one) > _FEW]
+    if (large or _held) and _turning():
+        for one in large:
             _held.append(list(one))
             if isinstance(one, Mapping):
                 _held.append(list(one.values()))
-    if _held:
         _go_on()
+
+
+def _turning() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 _held: list[list[Any]] = []

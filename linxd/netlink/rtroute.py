@@ -114,6 +114,7 @@ _TABLE, _PRIORITY, _OIF, _FLOW = (
 _DST4, _DST6, _SRC4, _SRC6 = head(RTA_DST, 4), head(RTA_DST, 16), head(RTA_SRC, 4), head(RTA_SRC, 16)
 _GATEWAY4, _GATEWAY6 = head(RTA_GATEWAY, 4), head(RTA_GATEWAY, 16)
 _PREFSRC4, _PREFSRC6 = head(RTA_PREFSRC, 4), head(RTA_PREFSRC, 16)
+_TABLE_HEAD, _DST4_HEAD, _DST6_HEAD = (_U32.pack(one) for one in (_TABLE, _DST4, _DST6))
 _CACHEINFO, _PREF, _NH_ID = head(RTA_CACHEINFO, 32), head(RTA_PREF, 1), head(RTA_NH_ID, 4)
 _EXPIRES, _ENCAP_TYPE = head(RTA_EXPIRES, 4), head(RTA_ENCAP_TYPE, 2)
 _FIXED = frozenset(
@@ -265,6 +266,25 @@ def route_key(buf: bytes, start: int, end: int) -> RouteKey:
     if dst is None:
         dst = "::/0" if family == AF_INET6 else "0.0.0.0/0"
     return (family, table, dst, tos, metric) if src is None else (family, table, dst, tos, metric, src)
+
+
+def packed_prefix(prefix: str) -> bytes:
+    """``A/LEN`` in the form of `packed_destination`."""
+    packed, length = prefix_bytes(prefix)
+    return bytes((length,)) + packed
+
+
+def packed_destination(buf: bytes, start: int) -> bytes:
+    """Length and address of a route's destination without any decoding, at a tenth of the price of
+    `route_key`; b"" where the message does not have it in its usual place, as that of a default route."""
+    length = buf[start + 1]
+    if not length or not buf.startswith(_TABLE_HEAD, start + 12):
+        return b""
+    if buf.startswith(_DST4_HEAD, start + 20):
+        return buf[start + 1 : start + 2] + buf[start + 24 : start + 28]
+    if buf.startswith(_DST6_HEAD, start + 20):
+        return buf[start + 1 : start + 2] + buf[start + 24 : start + 40]
+    return b""
 
 
 def _via(payload: bytes) -> str:

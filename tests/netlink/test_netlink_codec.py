@@ -31,6 +31,8 @@ from linxd.netlink.rt import (
     encode_plain_route,
     encode_route,
     encode_rule,
+    packed_destination,
+    packed_prefix,
     route_key,
 )
 from linxd.netlink.wire import (
@@ -154,6 +156,14 @@ def test_the_key_of_a_route_is_that_of_the_whole_route(route: RouteMsg) -> None:
     whole = default_form(route)
     key = (whole.family, whole.table, whole.dst, whole.tos, whole.metric)
     assert route_key(payload, 0, len(payload)) == (key if whole.src is None else (*key, whole.src))
+
+
+@given(FAMILY.flatmap(routes))
+def test_the_destination_of_a_route_is_found_without_decoding(route: RouteMsg) -> None:
+    route = default_form(route)
+    payload = encode_route(**route._asdict())
+    found = packed_destination(payload, 0)
+    assert found == (b"" if route.dst.endswith("/0") else packed_prefix(route.dst))
 
 
 @pytest.mark.parametrize(("clock", "seconds"), [(0, 0), (1, 1), (100, 1), (101, 2), (-1, -1), (-250, -3)])

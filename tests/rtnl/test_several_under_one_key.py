@@ -134,6 +134,29 @@ def test_among_a_crowd_every_tenth_resync_looks_for_them(netns: str, tmp_path: P
     asyncio.run(story())
 
 
+def test_among_a_crowd_a_conflict_is_not_forgotten_by_the_next_resync(netns: str, tmp_path: Path) -> None:
+    prepared(netns)
+    batch(netns, "link set e0 up", "address add 10.0.0.1/24 dev e0")
+    batch(
+        netns, *(f"route add 172.{n >> 8}.{n & 255}.0/24 via 10.0.0.2 proto bird" for n in range(4100, 5400))
+    )
+
+    async def story() -> None:
+        world = World(netns, tmp_path)
+        try:
+            await world.settle(DECLARED)
+            ip(netns, "route prepend 192.0.2.0/24 via 10.0.0.7 proto bird")
+            found = [await world.go() for _ in range(25)]
+            first = next(n for n, report in enumerate(found) if report.conditions)
+            assert all(report.conditions[0].state is State.CONFLICT for report in found[first:])
+            ip(netns, "route del 192.0.2.0/24 via 10.0.0.7 proto bird")
+            assert (await world.go()).conditions == ()
+        finally:
+            world.close()
+
+    asyncio.run(story())
+
+
 def test_foreign_remove_reaches_those_behind(netns: str, tmp_path: Path) -> None:
     prepared(netns)
 

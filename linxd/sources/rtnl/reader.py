@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 from linxd.netlink import rt, wire
@@ -37,6 +39,13 @@ MANY = 5000
 """Keys from which on working out which ones matter takes milliseconds."""
 BREATH = 1000
 """Objects after which the event loop has its turn."""
+FEW_LINKS = 8
+DUMP_COST = 40
+"""Neighbours that can be passed over in the time that a link's two dumps take."""
+WHOLE_EVERY = 10
+"""Resyncs of which one reads all routes, where there is a crowd of others'."""
+WHOLE_EVERY_TOLD = 60
+"""The same, while events tell of every route that comes: it would be there without an event."""
 ATTEMPTS = 8
 """Tries at a dump that changes while it is read."""
 NOT_HERE = frozenset({errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENODEV, errno.ENOENT})
@@ -104,8 +113,18 @@ class Reader:
         have been read back."""
         self._unseen: dict[int, set[Key]] = {}
         """Routes, by family, that are in ``_steady`` by what was asked for, and were not read back yet."""
+        self._same_links: dict[int, tuple[bytes, LinkMsg]] = {}
+        """Links by index, as the last dump had them, with a digest of what it said."""
+        self._neighbourhood = 0
+        """Neighbours that the last dump of all of them had."""
         self._crowd: dict[int, int] = {}
-        self._wholes = 0
+        self._wholes: dict[int, int] = {}
+        """Resyncs, by family, since all routes were read."""
+        self.told = False
+        """Whether events tell of what comes and goes between two looks."""
+        self.disputed = False
+        """Whether somebody else's route stands where one of ours is declared: only a look at all of them
+        tells whether it still does."""
 
     def remember(self, observed: Observed, steady: Iterable[Key]) -> None:
         """These objects were found as declared and in the ledger: their very bytes need no comparing next
@@ -163,7 +182,7 @@ class Reader:
     async def _read(self, look: Look, index: Index, work: Pass[Desired], table: LinkTable) -> Observed:
         if look.links is None:
             # Events that are read from here on tell of what came after.
-            table.replace(await self._dump(wire.RTM_GETLINK, rt.query_links(), rt.decode_link, work))
+            table.replace(await self._links(work))
             await work.checkpoint()
         elif look.links:
             for name in look.links:
@@ -194,6 +213,23 @@ class Reader:
         return observed
 
     # -- links ----------------------------------------------------------------------------------------------
+
+    async def _links(self, work: Pass[Desired]) -> list[LinkMsg]:
+        """All links. One whose message is the same as last time is not taken apart again."""
+        before = self._same_links
+        now: dict[int, tuple[bytes, LinkMsg]] = {}
+
+        def decode(buf: bytes, start: int, end: int) -> LinkMsg:
+            digest = blake2b(buf[start:end], digest_size=16).digest()
+            ifindex = int.from_bytes(buf[start + 4 : start + 8], sys.byteorder)
+            known = before.get(ifindex)
+            msg = rt.decode_link(buf, start, end) if known is None or known[0] != digest else known[1]
+            now[ifindex] = digest, msg
+            return msg
+
+        found = await self._dump(wire.RTM_GETLINK, rt.query_links(), decode, work)
+        self._same_links = now
+        return found
 
     def link(self, *, ifindex: int = 0, name: str = "") -> LinkMsg | None:
         """One link by index or by name, None when there is none."""
@@ -248,16 +284,40 @@ class Reader:
                 names = frozenset(
                     {*index.neighbours, *(str(key[1]) for key in claims), *index.desired.links}
                 )
+        chosen: set[int] = set()
         for name in names:
             ifindex = observed.links.index(name)
-            if ifindex is None or observed.links.name(ifindex) != name:
-                continue
-            for proxy in (False, True):
-                payload = rt.query_neighs(ifindex=ifindex, proxy=proxy)
-                for msg in await self._collect(wire.RTM_GETNEIGH, payload, rt.decode_neigh, work):
-                    if msg.family in (AF_INET, AF_INET6) and msg.ifindex == ifindex:
-                        have = neighbours.have(msg, observed.links)
-                        observed.neighbours[have.key] = have
+            if ifindex is not None and observed.links.name(ifindex) == name:
+                chosen.add(ifindex)
+        # Two dumps a link, or two of all neighbours there are: whichever is less.
+        if len(chosen) > FEW_LINKS and self._neighbourhood <= DUMP_COST * len(chosen):
+            self._neighbourhood = await self._neighbour_dumps(observed, chosen, 0, work)
+        else:
+            self._neighbourhood = self._neighbourhood * 9 // 10  # it may have become less
+            for ifindex in chosen:
+                await self._neighbour_dumps(observed, chosen, ifindex, work)
+
+    async def _neighbour_dumps(
+        self, observed: Observed, chosen: set[int], ifindex: int, work: Pass[Desired]
+    ) -> int:
+        """Neighbours and proxy entries of one link, or (0) of all, those of ``chosen`` ones decoded; returns
+        how many there were."""
+        count = 0
+
+        def decode(buf: bytes, start: int, end: int) -> NeighMsg | None:
+            nonlocal count
+            count += 1
+            if int.from_bytes(buf[start + 4 : start + 8], sys.byteorder) not in chosen:
+                return None
+            return rt.decode_neigh(buf, start, end)
+
+        for proxy in (False, True):
+            payload = rt.query_neighs(ifindex=ifindex, proxy=proxy)
+            for msg in await self._collect(wire.RTM_GETNEIGH, payload, decode, work):
+                if msg.family in (AF_INET, AF_INET6) and (not ifindex or msg.ifindex == ifindex):
+                    have = neighbours.have(msg, observed.links)
+                    observed.neighbours[have.key] = have
+        return count
 
     # -- routes ---------------------------------------------------------------------------------------------
 
@@ -295,13 +355,16 @@ class Reader:
     def _few(self, family: int, ours: int, work: Pass[Desired]) -> bool:
         """Whether all routes are read, with those that stand in front of ours (``ip route prepend``).
 
-        Among a crowd of foreign ones that is done when there is reason to and at every tenth resync; at the
-        others ours are read by their mark, which the kernel sorts out, and a missing one leads to a second
-        look.
+        Among a crowd of foreign ones that is done when there is reason to (events were lost, say) and at
+        every tenth resync, or at every sixtieth while events are heard; at the others ours are read by their
+        mark, which the kernel sorts out, and a missing one leads to a second look.
         """
-        crowd = self._crowd.get(family, 0)
-        self._wholes += 1
-        return crowd <= 2 * ours + CROWD or work.trigger is not Trigger.RESYNC or self._wholes % 20 < 2
+        since = self._wholes.get(family, 0) + 1
+        few = self._crowd.get(family, 0) <= 2 * ours + CROWD
+        due = since >= (WHOLE_EVERY_TOLD if self.told else WHOLE_EVERY)
+        whole = few or due or self.disputed or work.trigger is not Trigger.RESYNC
+        self._wholes[family] = 0 if whole else since
+        return whole
 
     async def _route_dump(
         self,
@@ -321,6 +384,10 @@ class Reader:
         def decode(buf: bytes, start: int, end: int) -> tuple[RouteMsg, bytes] | None:
             nonlocal count
             count += 1
+            if near is not None and buf[start + RTM_PROTOCOL] != PROTO_LINXD:
+                dst = rt.packed_destination(buf, start)
+                if dst and dst not in near:
+                    return None
             raw = buf[start:end]
             key = steady.get(raw)
             if key is None and unlinked:
@@ -340,6 +407,9 @@ class Reader:
                 observed.steady.discard(key)
             return rt.decode_route(buf, start, end), raw
 
+        near = None
+        if keys is not None and len(keys) < MANY and self._crowd.get(int(filters["family"]), 0) > CROWD:
+            near = {rt.packed_prefix(str(key[3])) for key in keys}
         met: set[Key] = set()
         here: dict[Key, list[tuple[RouteMsg, bytes]]] = {}
         dumped = await self._collect(wire.RTM_GETROUTE, rt.query_routes(**filters), decode, work)

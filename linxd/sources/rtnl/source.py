@@ -132,7 +132,8 @@ class RtnlSource(Source[Desired, Observed]):
 
     def subscribe(self, notify: Callable[[Hint], None]) -> Subscription:
         """Hints from rtnetlink's multicast groups. Raises OSError."""
-        self._watch = Watch(EventReader(self._open_events(), self, notify, self._identify), notify)
+        events = EventReader(self._open_events(), self, notify, self._identify)
+        self._watch = Watch(events, notify, self._reader)
         self._watch.follow(self._host)
         return self._watch
 
@@ -153,12 +154,15 @@ class RtnlSource(Source[Desired, Observed]):
             standing.difference_update(keys)
             for key in keys:
                 pending.discard(key)
+        disputed = self._reader.disputed and not report.complete
         async for conditions in slices(report.conditions):
             for condition in conditions:
                 standing.add(condition.key)
+                disputed = disputed or (condition.state is State.CONFLICT and condition.key[0] == "route")
                 if condition.state is State.PENDING and not condition.paused:
                     pending.add(condition.key)
         let_go(self._standing if report.complete else ())
+        self._reader.disputed = disputed
         self._standing, self.pending = standing, pending
 
     async def _declare(self, work: Pass[Desired]) -> None:
@@ -363,9 +367,11 @@ class Watch:
     """A subscription to the events of the scope's namespace and, where links refer to the host's, to those
     of its links."""
 
-    def __init__(self, events: EventReader, notify: Callable[[Hint], None]) -> None:
+    def __init__(self, events: EventReader, notify: Callable[[Hint], None], reader: Reader) -> None:
         self._events = events
         self._notify = notify
+        self._reader = reader
+        reader.told = True
         self._host: HostWatch | None = None
 
     def follow(self, host: HostSide | None) -> None:
@@ -375,6 +381,7 @@ class Watch:
 
     def close(self) -> None:
         """No hint comes after this."""
+        self._reader.told = False
         self._events.close()
         if self._host is not None:
             self._host.close()
