@@ -247,16 +247,19 @@ class Gate:
         very many, and whoever has the time to take them in slices may do so. It is seen to in any case."""
         while self._moved:
             needed = next(iter(self._moved))
-            # What is refused or forgotten meanwhile is no longer among them, or is not in a hurry.
-            for dependent in tuple(self._dependents.get(needed, ())):
-                failure = self._failures.get(dependent)
-                if failure is not None:
-                    failure.count = 0
-                    self._hurry(dependent, failure)
-                yield
-            self._moved.pop(needed, None)
             if needed in self._dependents:
                 self._hurried.add(needed)
+                # What is forgotten meanwhile is no longer among them.
+                for dependent in tuple(self._dependents[needed]):
+                    failure = self._failures.get(dependent)
+                    if failure is not None:
+                        failure.count = 0
+                        self._hurry(dependent, failure)
+                    yield
+                if needed in self._dependents and needed not in self._hurried:
+                    # Something more was refused for want of it meanwhile.
+                    continue
+            self._moved.pop(needed, None)
 
     def blame(self, culprits: Mapping[Key, Culprit]) -> None:
         """Who made these objects drift, as far as known."""
@@ -293,7 +296,7 @@ class Gate:
 
     def asked(self) -> None:
         """Somebody asked for a pass by hand: failures are tried again at once. Fights stay what they are."""
-        let_go(self._failures, self._queue, *self._dependents.values())
+        let_go(self._failures, *self._dependents.values())
         self._failures = {}
         self._dependents = {}
         self._hurried = set()
@@ -318,6 +321,7 @@ class Gate:
 
     def _sort_out(self) -> None:
         """Make the queue anew: most of what stands in it is past."""
+        let_go(self._queue)
         self._queue = [
             (one.again, key) for key, one in self._failures.items() if one.waiting and one.again is not None
         ]

@@ -22,8 +22,11 @@ class Clock:
     def __init__(self, now: float = 1000.0) -> None:
         self._now = now
         self._alarms: list[_Alarm] = []
+        self.asked = 0
+        """How often somebody asked for the time."""
 
     def now(self) -> float:
+        self.asked += 1
         return self._now
 
     __call__ = now

@@ -362,3 +362,18 @@ def test_errnos_worth_another_try(name: str) -> None:
 )
 def test_errnos_that_say_it_won_t_do(name: str) -> None:
     assert not transient(getattr(errno, name))
+
+
+def test_what_many_wait_for_is_told_to_them_once(gate: Gate, clock: Clock) -> None:
+    link = ("thing", "link")
+    many = [op(str(number), needs=(link,)) for number in range(300)]
+    for one in many:
+        gate.failed(one, errno.ENETUNREACH)
+    before = clock.asked
+    gate.moved([link])
+    clock.move(1.0)
+    for one in many:
+        assert gate.admit(one, event=True) is None
+        gate.applied(one)
+    # Not once for each of those that still wait.
+    assert clock.asked - before < 20 * len(many)
