@@ -61,6 +61,9 @@ class MemoryLedger:
         changes: Entries = []
         for key, entry in dict(entries).items():
             current = self.get(key)
+            if current is None and entry is not None and entry.sure:
+                changes.append((key, entry))
+                continue
             after = _kept(current, entry)
             # Whatever becomes of the write, the entry is the same: there is nothing to remember.
             if key in self._doubts or after != current:
@@ -107,8 +110,10 @@ class MemoryLedger:
     # The changes themselves, also made when a file is read again.
 
     def _intend(self, changes: Entries) -> None:
+        doubts = self._doubts
+        shows: Entries = []
         for key, after in changes:
-            doubt = self._doubts.get(key)
+            doubt = doubts.get(key)
             if doubt is None:
                 before = self.get(key)
             else:
@@ -117,43 +122,51 @@ class MemoryLedger:
                 # stranger's.
                 first = doubt.after
                 before = first if first is not None and first.claim is Claim.FOUND else doubt.before
-            self._doubts[key] = Doubt(before, after)
+            doubts[key] = Doubt(before, after)
             shown = after or before
-            self._show(key, None if shown is None else _unsure(shown))
+            shows.append((key, None if shown is None else _unsure(shown)))
+        self._show(shows)
 
     def _settle(self, keys: Iterable[Key]) -> None:
-        for key in keys:
-            doubt = self._doubts.pop(key, None)
-            if doubt is not None:
-                self._show(key, doubt.after)
+        doubts = ((key, self._doubts.pop(key, None)) for key in keys)
+        self._show((key, doubt.after) for key, doubt in doubts if doubt is not None)
 
     def _revert(self, keys: Iterable[Key]) -> None:
-        for key in keys:
-            doubt = self._doubts.pop(key, None)
-            if doubt is not None:
-                self._show(key, doubt.before)
+        doubts = ((key, self._doubts.pop(key, None)) for key in keys)
+        self._show((key, doubt.before) for key, doubt in doubts if doubt is not None)
 
     def _put(self, changes: Entries) -> None:
-        for key, entry in changes:
+        for key, _ in changes:
             self._doubts.pop(key, None)
-            self._show(key, entry)
+        self._show(changes)
 
-    def _show(self, key: Key, entry: Entry | None) -> None:
-        name = str(key[0])
+    def _show(self, shows: Iterable[tuple[Key, Entry | None]]) -> None:
+        name = ""
+        kind: dict[Key, Entry] = {}
+        for key, entry in shows:
+            if key[0] != name:
+                name = str(key[0])
+                kind = self._of_our_own(name)
+            if entry is None:
+                kind.pop(key, None)
+            else:
+                kind[key] = entry
+
+    def _of_our_own(self, name: str) -> dict[Key, Entry]:
+        """The entries of a kind, for us to change."""
         kind = self._kinds.get(name)
-        if name in self._lent:
+        if kind is None or name in self._lent:
             self._lent.discard(name)
             kind = self._kinds[name] = dict(kind or {})
-        if entry is None:
-            if kind is not None:
-                kind.pop(key, None)
-        elif kind is None:
-            self._kinds[name] = {key: entry}
-        else:
-            kind[key] = entry
+        return kind
+
+
+_PLAIN_UNSURE = {claim: Entry(claim, sure=False) for claim in Claim}
 
 
 def _unsure(entry: Entry) -> Entry:
+    if not (entry.original or entry.asked or entry.settled or entry.facts):
+        return _PLAIN_UNSURE[entry.claim]
     return Entry(entry.claim, entry.original, entry.asked, entry.settled, entry.facts, False)
 
 

@@ -77,13 +77,11 @@ class Applier:
             end = position
             while end < len(ops) and ops[end].key[0] != "link" and end - position < SLICE:
                 end += 1
-            ready: list[Op] = []
-            for op in ops[position:end]:
-                held = self._held(op, failed)
-                if held is not None:
-                    outcomes.append(held)
-                else:
-                    ready.append(op)
+            ready = ops[position:end]
+            if failed:
+                holds = [self._held(op, failed) for op in ready]
+                outcomes += [held for held in holds if held is not None]
+                ready = [op for op, held in zip(ready, holds, strict=True) if held is None]
             outcomes += self._batch(ready, view, work.owned)
             position = end
             if position < len(ops):
@@ -125,8 +123,9 @@ class Applier:
         outcomes: list[Outcome] = []
         done: list[Key] = []
         refused: list[Key] = []
+        fine = not any(answers)
         for op, start, end in spans:
-            error = _first_error(op, messages[start:end], answers[start:end])
+            error = None if fine else _first_error(op, messages[start:end], answers[start:end])
             if error is None:
                 done.append(op.key)
                 outcomes.append(Outcome(op))
@@ -149,23 +148,15 @@ class Applier:
         view: View,
     ) -> None:
         """What is read back to the byte as it was asked for needs no comparing."""
-        sent = (
-            (messages[end - 1], op)
-            for op, start, end in spans
-            if op.key[0] == "route"
-            and op.after is not None
-            and not op.after.settled
-            and start < end
-            and op.key not in refused
-        )
-        self._reader.expect(
-            (
-                (payload, op.key, not isinstance(op.want, Route) or op.want.dev is not None)
-                for (kind, _, payload), op in sent
-                if kind == wire.RTM_NEWROUTE
-            ),
-            view.links,
-        )
+        sent: list[tuple[bytes, Key, bool]] = []
+        for op, start, end in spans:
+            want = op.want
+            if isinstance(want, Route) and op.after is not None and not op.after.settled and start < end:
+                kind, _, payload = messages[end - 1]
+                if kind == wire.RTM_NEWROUTE and op.key not in refused:
+                    sent.append((payload, op.key, want.dev is not None))
+        if sent:
+            self._reader.expect(sent, view.links)
 
     def _kept_secondaries(self, ops: Sequence[Op]) -> tuple[list[Message], list[Message]]:
         """What to send before and after ``ops``, so that an IPv4 address that goes does not take others of

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from linxd.patch import Key
@@ -110,12 +111,21 @@ class Index:
                 self.dependents.setdefault(link.name, []).append(link.peer.name)
         self.links = {link.key: link for link in desired.links.values()}
         self.link_keys = {name: [link.key] for name, link in desired.links.items()}
-        self.tables = frozenset((route.family, route.table) for route in desired.routes.values())
-        self.users = {way for route in desired.routes.values() for way in _devices(route)}
-        self.users |= self.addresses.keys() | self.neighbours.keys()
-        self.anywhere = any(not _devices(route) and route.type == 1 for route in desired.routes.values())
-        self.routes_of = {family: {key for key in desired.routes if key[1] == family} for family in FAMILIES}
-        self.families = frozenset(route.family for route in desired.routes.values())
+        self.users = {*self.addresses, *self.neighbours}
+        self.anywhere = False
+        self.routes_of: dict[int, set[Key]] = {family: set() for family in FAMILIES}
+        tables: set[tuple[int, int]] = set()
+        for key, route in desired.routes.items():
+            self.routes_of[route.family].add(key)
+            tables.add((route.family, route.table))
+            if route.dev and not route.nexthops:
+                self.users.add(route.dev)
+            elif ways := _devices(route):
+                self.users |= ways
+            elif route.type == 1:
+                self.anywhere = True
+        self.tables = frozenset(tables)
+        self.families = frozenset(family for family, _ in tables)
 
     def after_link(self, name: str) -> Look:
         """What may have changed silently when this link did: those that stand on it, what it carries, and
@@ -170,6 +180,26 @@ class Waiting:
         for kind, name in self._places:
             look |= _look_at(kind, name)
         return look
+
+
+def together(looks: Collection[Look]) -> Look:
+    """All of them as one: as `Look.__or__` over very many, which would copy what has come together with
+    each."""
+    if not looks:
+        return NOTHING
+    return Look(
+        _all_of([look.links for look in looks]),
+        _all_of([look.addresses for look in looks]),
+        _all_of([look.neighbours for look in looks]),
+        frozenset().union(*(look.routes for look in looks)),
+        any(look.rules for look in looks),
+        frozenset().union(*(look.deep for look in looks)),
+    )
+
+
+def _all_of(names: list[frozenset[str] | None]) -> frozenset[str] | None:
+    some = [one for one in names if one is not None]
+    return frozenset().union(*some) if len(some) == len(names) else None
 
 
 def look_at(key: Key) -> Look:

@@ -27,14 +27,26 @@ def order(ops: Iterable[Op]) -> tuple[Op, ...]:
     deletes = [op for op in ops if op.verb is Verb.DELETE]
     deletes.sort(key=lambda op: (TEARDOWN[str(op.key[0])], _descending(op)))
     depth = link_depths({op.key: op.want for op in builds if isinstance(op.want, Link)})
-    builds.sort(
-        key=lambda op: (BUILD[str(op.key[0])], _rank(op, depth), op.name if op.key[0] == "link" else "")
-    )
+    builds = _sorted(builds, depth)
     if not builds:
         return tuple(deletes)
     first = [op for op in deletes if op.key[0] not in ("route", "rule")]
     last = [op for op in deletes if op.key[0] in ("route", "rule")]
     return (*first, *builds, *last)
+
+
+def _sorted(builds: Sequence[Op], depth: Mapping[Key, int]) -> list[Op]:
+    """By kind and rank, and links of one rank by name: in heaps, for there are few ranks and many ops."""
+    heaps: dict[tuple[int, int], list[Op]] = {}
+    for op in builds:
+        heaps.setdefault((BUILD[str(op.key[0])], _rank(op, depth)), []).append(op)
+    found: list[Op] = []
+    for place in sorted(heaps):
+        heap = heaps[place]
+        if place[0] == BUILD["link"]:
+            heap.sort(key=lambda op: op.name)
+        found += heap
+    return found
 
 
 def _descending(op: Op) -> int:
@@ -48,8 +60,8 @@ def _rank(op: Op, depth: Mapping[Key, int]) -> int:
         return depth[op.key]
     if isinstance(op.want, Route):
         # A gateway must be reached by a route without one (net/ipv4/fib_semantics.c fib_check_nh).
-        via = op.want.via or any(hop.via for hop in op.want.nexthops)
-        return 1 if via else 0
+        want = op.want
+        return 1 if want.via or (want.nexthops and any(hop.via for hop in want.nexthops)) else 0
     return 0
 
 

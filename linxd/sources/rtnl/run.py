@@ -25,7 +25,7 @@ class Run:
         self.looked: set[Key] = set()
         self.event_at = 0.0
         self.heal_usec = 0
-        self._wrote: dict[Key, int] = {}
+        self._wrote: set[Key] = set()
         self._residual: dict[Key, tuple[Change, ...]] = {}
         self._refused: set[Key] = set()
         self._clashed: set[Key] = set()
@@ -46,7 +46,7 @@ class Run:
 
     def wrote(self, key: Key) -> bool:
         """Whether this pass has changed the object already."""
-        return key in self._wrote
+        return bool(self._wrote) and key in self._wrote
 
     def equal(self, keys: Iterable[Key], standing: set[Key]) -> None:
         """Objects that a diff found as declared. Only those count that something was said of before
@@ -74,7 +74,11 @@ class Run:
 
     def gave_up(self, op: Op) -> bool:
         """Refused or held back in this pass already: not again before the next."""
-        return op.key in self._refused and self.conditions[op.key].state is not State.PENDING
+        return (
+            bool(self._refused)
+            and op.key in self._refused
+            and self.conditions[op.key].state is not State.PENDING
+        )
 
     def first_clash(self, op: Op) -> bool:
         """Whether the object was, for the first time in this pass, there already when it was to be made:
@@ -116,6 +120,8 @@ class Run:
 
     def waits(self, op: Op) -> Condition | None:
         """The condition of an op whose object stands on a link that is not made now."""
+        if not self.conditions:
+            return None
         for needed in op.needs:
             cause = self.conditions.get(needed)
             if cause is not None and cause.state not in (State.DONE, State.NOTED):
@@ -130,8 +136,9 @@ class Run:
     def did(self, op: Op) -> None:
         """The kernel acknowledged."""
         self.applied.append(op)
-        self._wrote[op.key] = self._wrote.get(op.key, 0) + 1
-        self.conditions.pop(op.key, None)
+        self._wrote.add(op.key)
+        if self.conditions:
+            self.conditions.pop(op.key, None)
 
     def report(self, *, complete: bool, usec: int, total: int) -> Report:
         """What the loop is told."""

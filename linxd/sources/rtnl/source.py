@@ -32,7 +32,7 @@ from linxd.sources.rtnl.diff import Plan, settle
 from linxd.sources.rtnl.events import EventReader
 from linxd.sources.rtnl.hostside import HostSide, HostWatch, refers
 from linxd.sources.rtnl.kind import GONE
-from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, Waiting, look_at, look_into
+from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, Waiting, look_at, look_into, together
 from linxd.sources.rtnl.model import Desired
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
@@ -289,8 +289,8 @@ class RtnlSource(Source[Desired, Observed]):
                 run.forgets(forgetful(error))
         if not todo:
             return NOTHING
-        after = NOTHING
         looks: set[Look] = set()
+        places: dict[tuple[str, str | int], Op] = {}
         ordered = order(todo) if len(todo) < LARGE else await asyncio.to_thread(order, todo)
         outcomes = await self._applier.apply(ordered, self._planner.view(observed.links, self.index), work)
         for number, outcome in enumerate(outcomes, 1):
@@ -302,14 +302,18 @@ class RtnlSource(Source[Desired, Observed]):
                 else:
                     run.hold(outcome.op, outcome.condition)
             else:
-                run.did(outcome.op)
-                looks.update(self._looks_after(outcome.op))
+                op = outcome.op
+                run.did(op)
+                if op.key[0] in ("link", "address"):
+                    looks.update(self._looks_after(op))
+                elif op.verb is Verb.DELETE or op.key not in self._proven:
+                    places.setdefault((str(op.key[0]), op.key[1]), op)
+        for op in places.values():
+            looks.add(look_at(op.key))
         if links:
             looks.add(await run.waiting())
-        for look in looks:
-            after |= look
         run.healed()
-        return after
+        return together(looks)
 
     def _looks_after(self, op: Op) -> list[Look]:
         """Where an op may have changed more than its object, and the object itself until it was seen to
