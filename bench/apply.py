@@ -21,8 +21,8 @@ PASS, COMMAND, IP, NFT, IFSTATE = "linxd, the pass", "linxctl apply", "ip -batch
 WARM = "linxd, compiled before"
 SLOW = 5
 NOTE = (
-    "Time that passes. The pass is linxd's alone; linxctl apply is the whole command, with Python's start and "
-    "the reading of the file."
+    "Time that passes. The pass is linxd's alone; linxctl apply is the whole command, with Python's start "
+    "and the reading of the file."
 )
 _NO_NETWORKD = (
     "networkd", "it serves a machine's namespace out of /etc/systemd/network, with udev's word on each link"

@@ -91,13 +91,17 @@ def _index(netns: str, name: str) -> int:
         return socket.if_nametoindex(name)
 
 
+def sends(sock: socket.socket, data: bytes) -> Sabotage:
+    """What sends it."""
+
+    def send() -> None:
+        sock.send(data)
+
+    return send
+
+
 def _sends(sock: socket.socket, type: int, payload: bytes) -> Sabotage:
-    data = wire.message(type, wire.NLM_F_REQUEST, 1, payload)
-    return lambda: _send(sock, data)
-
-
-def _send(sock: socket.socket, data: bytes) -> None:
-    sock.send(data)
+    return sends(sock, wire.message(type, wire.NLM_F_REQUEST, 1, payload))
 
 
 # -- addresses -------------------------------------------------------------------------------------------
@@ -307,7 +311,7 @@ def _transaction(sock: socket.socket, type: int, payload: bytes) -> Sabotage:
         wire.message(kind, flags & ~wire.NLM_F_ACK | wire.NLM_F_REQUEST, 1 + n, body)
         for n, (kind, flags, body) in enumerate(parts)
     )
-    return lambda: _send(sock, data)
+    return sends(sock, data)
 
 
 def _nft_rule_cases(on: bed.Bed, netns: str, count: int) -> list[Case]:

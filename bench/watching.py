@@ -10,9 +10,10 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections.abc import Sequence
 
 import bed
-from kinds import Case, Seen
+from kinds import Case, Sabotage, Seen
 
 from linxd.netlink import wire
 
@@ -23,11 +24,12 @@ GIVEN_UP = 3.0
 
 
 class Observer:
-    """Watches one namespace's events of one group."""
+    """Watches one namespace's events of a group or two."""
 
-    def __init__(self, on: bed.Bed, netns: str, protocol: int, group: int) -> None:
+    def __init__(self, on: bed.Bed, netns: str, protocol: int, *groups: int) -> None:
         self._sock = on.socket(netns, protocol)
-        self._sock.setsockopt(wire.SOL_NETLINK, wire.NETLINK_ADD_MEMBERSHIP, group)
+        for group in groups:
+            self._sock.setsockopt(wire.SOL_NETLINK, wire.NETLINK_ADD_MEMBERSHIP, group)
 
     def drain(self) -> None:
         """Forget what has come so far."""
@@ -39,9 +41,14 @@ class Observer:
 
     def time(self, case: Case) -> float | None:
         """Break an object, and wait for it; seconds between the two events. None: it did not come back."""
+        return self.time_all(case.sabotage, case.gone, [case.back])
+
+    def time_all(self, sabotage: Sabotage, gone: Seen, backs: Sequence[Seen]) -> float | None:
+        """Break something, and wait until all that went with it is back, in whatever order; seconds from the
+        event of its going to the last one. None: not all came back."""
         self.drain()
-        case.sabotage()
-        sock, began, gone = self._sock, time.monotonic(), 0.0
+        sabotage()
+        sock, began, at, left = self._sock, time.monotonic(), 0.0, list(backs)
         while True:
             try:
                 data = sock.recv(1 << 16, socket.MSG_DONTWAIT)
@@ -53,13 +60,13 @@ class Observer:
                     select.select([sock], [], [], GIVEN_UP - passed)
                 continue
             now = time.monotonic()
-            if not gone:
-                if seen(data, case.gone):
-                    gone = now
-                    if seen(data, case.back):
-                        return 0.0
-            elif seen(data, case.back):
-                return now - gone
+            if not at:
+                if not seen(data, gone):
+                    continue
+                at = now
+            left = [back for back in left if not seen(data, back)]
+            if not left:
+                return now - at
 
 
 def seen(data: bytes, what: Seen) -> bool:
