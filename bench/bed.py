@@ -143,7 +143,13 @@ class Daemon:
 
     def converged(self, seconds: float = PATIENCE) -> Self:
         """Wait until all is as declared."""
-        until(lambda: self.word().get("state") == "converged", self._trouble, seconds=seconds)
+
+        def there() -> bool:
+            if self.process.poll() is not None:
+                raise RuntimeError(self._trouble())
+            return self.word().get("state") == "converged"
+
+        until(there, self._trouble, seconds=seconds)
         return self
 
     def _trouble(self) -> str:
