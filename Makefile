@@ -12,7 +12,7 @@ BED := qemu-system-x86 mmdebstrap e2fsprogs
 PACKAGING := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
 MACHINES := systemd-container mmdebstrap lintian piuparts
 
-.PHONY: help demo check lint test vm machines system deb man completions bench fuzz soak setup setup-test venv clean
+.PHONY: help demo check lint test vm machines system deb man completions bench answers performance fuzz soak setup setup-test venv clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -65,9 +65,14 @@ man: ## the manual pages, out of docs/
 completions: ## what shells complete, out of linxctl's parser
 	@/usr/bin/python3 tools/completions
 
-bench: setup-test ## figures beside what a user would use instead
-	@/usr/bin/python3 bench/run.py
+bench: setup-test ## figures beside what a user would use instead: make bench QUICK=1 JSON=figures.json
+	@/usr/bin/python3 bench/run.py $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON)) $(foreach row,$(ROW),--only $(row))
+
+answers: setup-test ## how long a D-Bus call waits while the daemon is busy
 	@/usr/bin/python3 bench/answers.py
+
+performance: ## docs/performance.md and its plots, out of docs/performance/figures.json
+	@/usr/bin/python3 bench/report.py
 
 fuzz: $(VENV) ## random drifts against a real daemon: make fuzz SEED=7 N=10000
 	@tools/fuzz $(if $(SEED),--seed $(SEED)) --drifts $(or $(N),2000)

@@ -29,12 +29,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import inprocess as plain
 import netfilter
-import run as plain
 
 from linxd import collector
 from linxd.netlink import rt, wire
-from linxd.netlink.socket import NetlinkError, Requests, open_netlink
+from linxd.netlink.socket import Requests, open_netlink
 from linxd.source import Hint
 from linxd.sources.netfilter.model import Desired as NftDesired
 from linxd.sources.netfilter.model import Ruleset
@@ -329,53 +329,74 @@ async def heals(runs: int, counts: tuple[int, ...] = (10, 1000, 10_000, 100_000)
 
 async def storm(runs: int, rate: int = 10_000, seconds: float = 2.0) -> Figures:
     """Processor that a scope of 50 objects spends on others' changes, as a share of one, at so many a
-    second."""
-    figures: Figures = {"linxd, share of a core": [], "linxd, hints": []}
+    second: routes in bursts of 200, routes one by one, neighbours one by one."""
+    figures: Figures = {}
     with plain.namespace() as name, tempfile.TemporaryDirectory() as directory:
         scope = plain.Scope(name, directory, plain.declaration(50))
+        hints: list[Hint] = []
+        subscription = scope.source.subscribe(hints.append)
         await scope.go()
         await scope.go()
-        for _ in range(max(1, runs // 2)):
-            hints: list[Hint] = []
-            subscription = scope.source.subscribe(hints.append)
-            child = subprocess.Popen(
-                [sys.executable, __file__, "--make-storm", str(rate), str(seconds)],
-                stdin=scope.fd,
-            )
-            with profiled():
-                began, spent = time.perf_counter(), time.process_time()
-                while child.poll() is None:
-                    await asyncio.sleep(0.1)
-                took = time.perf_counter() - began
-                spent = time.process_time() - spent
-            figures["linxd, share of a core"].append(spent / min(took, seconds) if took else 0.0)
-            figures["linxd, hints"].append(float(len(hints)))
-            await asyncio.sleep(0.1)
-            subscription.close()
+        for what in ("routes-together", "routes", "neighbours"):
+            for _ in range(max(1, runs // 2)):
+                await asyncio.sleep(0.1)
+                hints.clear()
+                child = subprocess.Popen(
+                    [sys.executable, __file__, "--make-storm", what, str(rate), str(seconds)],
+                    stdin=scope.fd,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                with profiled():
+                    spent = time.process_time()
+                    while child.poll() is None:
+                        await asyncio.sleep(0.1)
+                    spent = time.process_time() - spent
+                assert child.stdout is not None
+                made, took = map(float, child.stdout.read().split())
+                child.stdout.close()
+                figures.setdefault(f"linxd, share of a core, {what}", []).append(spent / took)
+                figures.setdefault(f"{what}, changes a second", []).append(made / took)
+                assert not hints, hints[:3]
+        subscription.close()
         scope.close()
     return figures
 
 
-def make_storm(rate: int, seconds: float) -> None:
-    """Routes added and deleted in the namespace on standard input, evenly spread."""
+def make_storm(what: str, rate: int, seconds: float) -> None:
+    """Routes or neighbours added and deleted in the namespace on standard input, evenly spread; says how
+    many changes there were, and how long they took."""
     requests = Requests(open_netlink(netns_fd=0))
-    end = rt.query_link(name="e0")
-    replies = requests.request(wire.RTM_GETLINK, 0, end)
+    replies = requests.request(wire.RTM_GETLINK, 0, rt.query_link(name="e0"))
     oif = rt.decode_link(replies[0].buf, replies[0].start, replies[0].end).ifindex
-    made = []
+    made: list[tuple[int, int, bytes]] = []
+    gone: list[tuple[int, int, bytes]] = []
     for n in range(100):
-        fields = {"family": AF_INET, "dst": f"100.0.{n}.0/24", "oif": oif, "protocol": 12, "scope": 253}
-        made.append((wire.RTM_NEWROUTE, wire.NLM_F_CREATE, rt.encode_route(**fields)))
-    gone = [(wire.RTM_DELROUTE, 0, payload) for _, _, payload in made]
+        if what == "neighbours":
+            neighbour = rt.encode_neigh(
+                family=AF_INET, ifindex=oif, address=f"10.0.0.{100 + n}", lladdr="02:00:00:00:00:09", state=4
+            )
+            made.append((wire.RTM_NEWNEIGH, wire.NLM_F_CREATE | wire.NLM_F_REPLACE, neighbour))
+            gone.append((wire.RTM_DELNEIGH, 0, neighbour))
+        else:
+            route = rt.encode_route(family=AF_INET, dst=f"100.0.{n}.0/24", oif=oif, protocol=12, scope=253)
+            made.append((wire.RTM_NEWROUTE, wire.NLM_F_CREATE, route))
+            gone.append((wire.RTM_DELROUTE, 0, route))
+    changes = [*made, *gone]
     began = time.perf_counter()
     done = 0
     while (now := time.perf_counter() - began) < seconds:
-        if done >= now * rate:
-            time.sleep(0.002)
-            continue
-        refused = [error for error in requests.batch([*made, *gone]) if isinstance(error, NetlinkError)]
-        assert not refused, refused[0]
-        done += len(made) + len(gone)
+        if what == "routes-together":
+            if done >= now * rate:
+                time.sleep(0.002)
+                continue
+            refused = [error for error in requests.batch(changes) if error is not None]
+            assert not refused, refused[0]
+            done += len(changes)
+        elif done < now * rate:
+            requests.request(*changes[done % len(changes)])
+            done += 1
+    print(done, time.perf_counter() - began)
 
 
 SECTIONS: dict[str, Callable[[int], Awaitable[Figures]]] = {
@@ -416,10 +437,11 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", default=list(SECTIONS), help=", ".join(SECTIONS))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="show where ours goes")
-    parser.add_argument("--make-storm", nargs=2, type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--make-storm", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make_storm:
-        make_storm(int(options.make_storm[0]), options.make_storm[1])
+        what, rate, seconds = options.make_storm
+        make_storm(what, int(rate), float(seconds))
         return
     if os.geteuid() != 0:
         raise SystemExit("bench: needs root, to make network namespaces")

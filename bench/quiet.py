@@ -163,6 +163,21 @@ def elements(count: int, runs: int) -> Figure:
         return in_turn(f"{count:,} nft elements", asks, runs, (Target("under 0.5 ms", 0.0005),))
 
 
+def keys(pairs: int, runs: int) -> Figure:
+    """A key of each of very many interfaces, of which the kernel tells nothing."""
+    with bed.Bed() as on:
+        netns = on.namespace()
+        kinds.batch(netns, [f"link add v{n} type veth peer name w{n}" for n in range(pairs)])
+        names = [f"net.ipv4.conf.{side}{n}.arp_ignore" for n in range(pairs) for side in "vw"]
+        asks: dict[str, Ask | str] = {
+            OURS: ours(on, netns, '[sysctl]\n"net.ipv4.conf.*.arp_ignore" = 1\n'),
+            "sysctl -n": lambda: others.command("ip", "netns", "exec", netns, "sysctl", "-n", *names),
+            PYROUTE2: "it knows no sysctls",
+            IFSTATE: "it knows those of links that it makes, not a pattern",
+        }
+        return in_turn(f"one sysctl of {2 * pairs} interfaces", asks, runs, ())
+
+
 def measure(quick: bool) -> list[Figure]:
     """Every case."""
     part = 10 if quick else 1
@@ -179,4 +194,6 @@ def measure(quick: bool) -> list[Figure]:
     figures.append(links(1000 // part, runs))
     bed.progress("quiet: nft elements")
     figures.append(elements(10_000 // part, runs))
+    bed.progress("quiet: sysctls")
+    figures.append(keys(100, runs))
     return figures
