@@ -67,6 +67,7 @@ _BATCH_BYTES = 1 << 15
 """Beyond these a batch gets no faster, only its slices longer: 250 routes take the kernel about 1 ms."""
 _ACK_MEMORY = 2048
 """Bytes of receive buffer that one ack may take: the kernel counts its bookkeeping too (about 1,300)."""
+_TRUNCATED = int(socket.MSG_TRUNC)
 _SEQ = struct.Struct("=I")
 _FLAGS = struct.Struct("=H")
 
@@ -316,7 +317,7 @@ class Requests:
             if sender[0] == 0 and len(buf) >= NLMSG_HDRLEN:
                 seq = _SEQ.unpack_from(buf, 8)[0]
                 if first <= seq <= last:
-                    if got & socket.MSG_TRUNC:
+                    if got & _TRUNCATED:
                         raise NetlinkError(errno.EMSGSIZE, f"an answer is longer than {_DATAGRAM} bytes")
                     return buf
                 run = self._running

@@ -24,6 +24,7 @@ from linxd.source import Hint, Owned
 from linxd.sources.rtnl import addresses, neighbours, routes, rules
 from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import Index, Waiting
+from linxd.sources.rtnl.sieve import sieve
 from linxd.sources.rtnl.table import LinkTable
 
 GROUPS = (
@@ -70,7 +71,19 @@ class EventReader:
         self._notify = notify
         self._identify = identify
         self._loop = asyncio.get_running_loop()
+        self.sift()
         self._loop.add_reader(events.fileno(), self._readable)
+
+    def sift(self) -> None:
+        """Have the kernel pass over what concerns nothing that is declared now. To be called when something
+        else is, before a look at everything: what is told meanwhile must not be missed."""
+        source = self._source
+        try:
+            if source.owned is not None:
+                self._events.attach_filter(sieve(source.index, source.owned))
+        except OSError:
+            # It only costs time to be told of everything.
+            self._events.detach_filter()
 
     def close(self) -> None:
         """No hint comes after this."""

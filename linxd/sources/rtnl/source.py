@@ -173,6 +173,8 @@ class RtnlSource(Source[Desired, Observed]):
                 self.index = Index(work.desired)
             else:
                 self.index = await asyncio.to_thread(Index, work.desired)
+            if self._watch is not None:
+                self._watch.sift()
             let_go(before.desired.routes, self._proven)
             self._proven = set()
             self._reader.forget()
@@ -382,6 +384,11 @@ class Watch:
         """From now on the host's links count too."""
         if host is not None and self._host is None:
             self._host = host.subscribe(self._told)
+
+    def sift(self) -> None:
+        """Something else is declared."""
+        if self._reader.told:
+            self._events.sift()
 
     def close(self) -> None:
         """No hint comes after this."""

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""What the kernel need not tell: others' routes and neighbours don't wake us, and nothing that concerns an
+object of ours is passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from linxd.ledger import MemoryLedger
+from linxd.netlink import rt, wire
+from linxd.netlink.socket import Events, open_netlink
+from linxd.patch import Claim, Entry
+from linxd.sources.rtnl.events import GROUPS
+from linxd.sources.rtnl.look import Index
+from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired, Neighbour, Route
+from linxd.sources.rtnl.sieve import MOST, sieve
+
+from .harness import World, batch, ip
+
+ROUTES = (
+    Route(AF_INET, "192.0.2.0/24", via="10.0.0.2"),
+    Route(AF_INET, "198.51.100.0/24", table=1000, metric=7, dev="e0"),
+    Route(AF_INET6, "fd11::/64", metric=1024, via="fd00::2"),
+    Route(AF_INET6, "fd12::/64", metric=1024, dev="e0"),
+)
+NEIGHBOURS = (
+    Neighbour("e0", AF_INET, "10.0.0.9", lladdr="02:00:00:00:00:09"),
+    Neighbour("e0", AF_INET6, "fd00::9", lladdr="02:00:00:00:00:09"),
+)
+OURS = [
+    "route add 192.0.2.0/24 via 10.0.0.2",
+    "route append 192.0.2.0/24 via 10.0.0.3 proto bird",
+    "route add 192.0.2.0/25 via 10.0.0.2",  # another one, with the same address
+    "route add 198.51.100.0/24 dev e0 table 1000 metric 7",
+    "route add blackhole 203.0.113.0/24",
+    "route add default via 10.0.0.2",
+    "route add fd11::/64 via fd00::2",
+    "route add fd12::/64 dev e0",
+    "route add fd13::/64 dev e0",
+    "route add default via fd00::2",
+    "neigh add 10.0.0.9 lladdr 02:00:00:00:00:07 dev e0",
+    "neigh add fd00::9 lladdr 02:00:00:00:00:07 dev e0",
+    "address add 10.1.0.1/24 dev e0",
+    "rule add from 10.0.0.0/8 table 100",
+]
+THEIRS = [
+    "route add 192.0.3.0/24 via 10.0.0.2",
+    "route add 198.51.101.0/24 dev e0 table 1000 metric 7",
+    "route add fd21::/64 via fd00::2",
+    "neigh add 10.0.0.8 lladdr 02:00:00:00:00:07 dev e0",
+    "neigh add fd00::8 lladdr 02:00:00:00:00:07 dev e0",
+]
+
+
+def prepared(netns: str) -> None:
+    batch(netns, "link set lo up", "link add e0 type veth peer name far0", "link set far0 up")
+    batch(netns, "link set e0 up", "address add 10.0.0.1/24 dev e0", "address add fd00::1/64 dev e0 nodad")
+
+
+def desired(*, foreign_remove: bool = False) -> Desired:
+    return Desired(
+        routes={route.key: route for route in ROUTES},
+        neighbours={one.key: one for one in NEIGHBOURS},
+        foreign_remove=foreign_remove,
+    )
+
+
+def events_in(netns: str) -> Events:
+    fd = os.open(f"/run/netns/{netns}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return Events(open_netlink(netns_fd=fd), GROUPS)
+    finally:
+        os.close(fd)
+
+
+def told(events: Events) -> list[str]:
+    """Types and destinations of what was queued, links left out: they have timers of their own."""
+    found = []
+    for message in events.read(4096):
+        where = message.buf, message.start, message.end
+        if message.type in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE):
+            found.append(f"route {rt.decode_route(*where).dst}")
+        elif message.type in (wire.RTM_NEWNEIGH, wire.RTM_DELNEIGH):
+            neighbour = rt.decode_neigh(*where)
+            if neighbour.lladdr == "02:00:00:00:00:07":
+                found.append(f"neighbour {neighbour.address}")
+        elif message.type not in (wire.RTM_NEWLINK, wire.RTM_DELLINK):
+            found.append(str(message.type))
+    return found
+
+
+def test_the_kernel_passes_over_what_is_not_ours(netns: str) -> None:
+    prepared(netns)
+    owned = MemoryLedger()
+    # Not declared any more, and in the ledger still.
+    owned.put([(Route(AF_INET, "203.0.113.0/24", type=6).key, Entry(Claim.MADE))])
+    with events_in(netns) as all_of_it, events_in(netns) as sifted:
+        sifted.attach_filter(sieve(Index(desired()), owned))
+        batch(netns, *OURS)
+        expected = told(all_of_it)
+        assert len(expected) >= len(OURS)
+        # Of fd13::/64 nothing is declared.
+        assert told(sifted) == [one for one in expected if one != "route fd13::/64"]
+        batch(netns, *THEIRS)
+        assert len(told(all_of_it)) == len(THEIRS)
+        assert told(sifted) == []
+        sifted.detach_filter()
+        batch(netns, *(line.replace(" add ", " del ") for line in THEIRS if "route" in line))
+        assert len(told(sifted)) == 3
+        sifted.detach_filter()  # there is none
+
+
+@pytest.mark.parametrize("case", ["foreign routes go", "very many are declared"])
+def test_where_all_count_all_are_told(case: str, netns: str) -> None:
+    prepared(netns)
+    declared = desired(foreign_remove=case == "foreign routes go")
+    if case == "very many are declared":
+        many = [Route(AF_INET, f"172.{n >> 8}.{n & 255}.0/24", via="10.0.0.2") for n in range(MOST + 1)]
+        declared = Desired(routes={route.key: route for route in many}, neighbours=declared.neighbours)
+    with events_in(netns) as sifted:
+        sifted.attach_filter(sieve(Index(declared), MemoryLedger()))
+        batch(netns, *THEIRS)
+        assert told(sifted)[:3] == ["route 192.0.3.0/24", "route 198.51.101.0/24", "route fd21::/64"]
+
+
+@pytest.mark.parametrize("count", [0, 1, MOST // 2, MOST])
+def test_the_kernel_takes_the_program(count: int, netns: str) -> None:
+    made = [Route(AF_INET, f"172.{n >> 8}.{n & 255}.0/24", via="10.0.0.2") for n in range(count // 2)]
+    made += [Route(AF_INET6, f"fd01:{n + 1:x}::/64", metric=1024, dev="e0") for n in range(count // 2)]
+    neighbours = [Neighbour("e0", AF_INET, f"10.0.{n >> 8}.{n & 255}") for n in range(count)]
+    declared = Desired(
+        routes={route.key: route for route in made}, neighbours={one.key: one for one in neighbours}
+    )
+    with events_in(netns) as events:
+        events.attach_filter(sieve(Index(declared), MemoryLedger()))
+
+
+def test_what_is_declared_later_is_heard_of(netns: str, tmp_path: Path) -> None:
+    prepared(netns)
+    first = '[link.e0]\n[[route]]\nto = "192.0.2.0/24"\nvia = "10.0.0.2"\n'
+    second = first + '[[route]]\nto = "198.51.100.0/24"\nvia = "10.0.0.2"\n'
+    second += '[[route]]\nto = "fd11::/64"\nvia = "fd00::2"\n'
+
+    async def story() -> None:
+        world = World(netns, tmp_path)
+        try:
+            async with world.kept(first):
+                assert world.loop is not None
+                world.declare(second)
+                world.loop.declare(world.desired)
+                await world.until(lambda: "via" in ip(netns, "-6 route show fd11::/64"))
+                for gone in (
+                    "-6 route del fd11::/64",
+                    "route del 198.51.100.0/24",
+                    "route del 192.0.2.0/24",
+                ):
+                    ip(netns, gone)
+                    show = gone.replace(" del ", " show ")
+                    await world.until(lambda show=show: "via" in ip(netns, show))
+        finally:
+            world.close()
+
+    asyncio.run(story())
