@@ -14,6 +14,7 @@ from linxd.netlink.rt import AddrMsg
 from linxd.netlink.wire import FOREVER
 from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op, Verb
+from linxd.sources.rtnl import prefixes
 from linxd.sources.rtnl.kind import (
     IFF_LOOPBACK,
     Context,
@@ -27,7 +28,7 @@ from linxd.sources.rtnl.model import ADDRESS_FLAGS, AF_INET, AF_INET6, PROTO_LIN
 from linxd.sources.rtnl.table import LinkTable
 
 MANAGED_FLAGS = sum(ADDRESS_FLAGS.values())
-IN_PLACE = frozenset({"metric", "flags", "lifetime", "protocol"})
+IN_PLACE = frozenset({"metric", "flags", "lifetime", "protocol", prefixes.ATTRIBUTE})
 """Attributes that NLM_F_REPLACE changes on an existing address (net/ipv4/devinet.c inet_rtm_newaddr,
 net/ipv6/addrconf.c inet6_addr_modify); anything else needs delete and add."""
 
@@ -102,6 +103,8 @@ class AddressKind:
             compare("flags", flag_words(observed_flags) or None, flag_words(want.flags) or None)
         if msg.valid_lft != FOREVER or msg.preferred_lft != FOREVER:
             compare("lifetime", f"{msg.valid_lft}s", "forever")
+        if want.key in context.bare:
+            compare(prefixes.ATTRIBUTE, None, prefixes.network(msg.peer or msg.address, msg.prefixlen))
         return tuple(found)
 
     def origin(self, have: Have[AddrMsg]) -> Origin:
@@ -169,6 +172,14 @@ class AddressKind:
             if op.after is not None and "protocol" in op.after.original:
                 protocol = int(op.after.original["protocol"])
             ifindex = context.links.index(op.want.link)
+            place = None
+            if op.verb is Verb.UPDATE and any(one.attribute == prefixes.ATTRIBUTE for one in op.changes):
+                assert isinstance(op.have, Have)
+                place = prefixes.expected(op.have.msg, context.links)
+            if place is not None and op.want.family == AF_INET:
+                messages.append(prefixes.restored(op.want, place))
+                if len(op.changes) == 1:
+                    return messages
             messages.append((wire.RTM_NEWADDR, flags, _new(op.want, ifindex or 0, protocol)))
         return messages
 

@@ -7,7 +7,7 @@ all it speaks of. It does no I/O and keeps nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,6 +44,7 @@ class View:
     declared: Mapping[str, Link] = field(default_factory=dict)
     host: HostLinks | None = None
     hold: str = ""
+    bare: Collection[Key] = frozenset()
     refusal: Callable[[Link], str | None] = lambda link: None
     """Why a link that is not there can't be made now, None when it can."""
 

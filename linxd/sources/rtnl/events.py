@@ -21,7 +21,7 @@ from linxd.netlink.socket import Events, Requests
 from linxd.netlink.wire import Message, WireError
 from linxd.patch import Culprit, Key
 from linxd.source import Hint, Owned
-from linxd.sources.rtnl import addresses, neighbours, routes, rules
+from linxd.sources.rtnl import addresses, neighbours, prefixes, routes, rules
 from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import Index, Waiting
 from linxd.sources.rtnl.sieve import sieve
@@ -133,6 +133,8 @@ class EventReader:
                     culprits[message.pid] = self._identify(message.pid)
                 culprit = culprits[message.pid]
             before = hints.get(key)
+            if before is not None and before.seen is GONE and key[0] == "address" and seen is None:
+                continue  # its connected route has gone with it
             if culprit is None and before is not None:
                 culprit = before.culprit
             hints[key] = Hint(key, seen, culprit, now)
@@ -170,6 +172,10 @@ class EventReader:
             return [(key, GONE if gone else msg)]
         if not gone and desired.foreign_remove and (msg.family, msg.table) in index.tables:
             return [(key, msg)]
+        if gone and msg.protocol == prefixes.RTPROT_KERNEL:
+            # The route to a network that an address of ours stands for.
+            declared = index.addresses.get(self._source.links.name(msg.oif), ())
+            return [(key, None) for key in prefixes.behind(msg, declared)]
         return []
 
     def _address(self, message: Message) -> list[tuple[Key, object]]:

@@ -6,7 +6,7 @@ and neighbours. Holds no behaviour of any one kind.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -90,12 +90,14 @@ class HostLinks(Protocol):
 class Context(Protocol):
     """What a kind may look at: the links, those that this patch is about to make, and of the host what a
     scope may refer to (None in the host's own scope, and where nothing refers to it). ``hold``: why no
-    address may be added and no link set up yet, "" normally."""
+    address may be added and no link set up yet, "" normally. ``bare``: declared addresses whose connected
+    route was looked for and is not there."""
 
     links: LinkTable
     declared: Mapping[str, Link]
     host: HostLinks | None
     hold: str
+    bare: Collection[Key]
 
     def coming(self, name: str) -> bool:
         """Whether this patch makes that link: it is declared with a kind, and not there."""

@@ -50,6 +50,7 @@ class Planner:
         desired = index.desired
         look = observed.look
         view = self.view(observed.links, index)
+        view.bare = observed.bare
         policy = Policy(
             desired.take,
             desired.foreign_remove,

@@ -23,11 +23,12 @@ from linxd.netlink.socket import Requests
 from linxd.patch import Key, Trigger
 from linxd.slices import let_go
 from linxd.source import Blocked, Owned, Pass
-from linxd.sources.rtnl import addresses, links, neighbours, routes, rules
+from linxd.sources.rtnl import addresses, links, neighbours, prefixes, routes, rules
 from linxd.sources.rtnl.hostside import HostSide
 from linxd.sources.rtnl.kind import Have
 from linxd.sources.rtnl.look import FAMILIES, Index, Look
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, PROTO_LINXD, Desired
+from linxd.sources.rtnl.prefixes import RTPROT_KERNEL, Place
 from linxd.sources.rtnl.table import LinkTable
 
 T = TypeVar("T")
@@ -60,13 +61,26 @@ class Observed:
     An object that is covered and not in here is not in the kernel. ``links`` are all links, always.
     """
 
-    __slots__ = ("addresses", "keys", "links", "look", "neighbours", "raw", "routes", "rules", "steady")
+    __slots__ = (
+        "addresses",
+        "bare",
+        "keys",
+        "links",
+        "look",
+        "neighbours",
+        "raw",
+        "routes",
+        "rules",
+        "steady",
+    )
 
     def __init__(self, table: LinkTable, look: Look) -> None:
         self.links = table
         self.look = look
         self.keys: set[Key] = set()
         self.addresses: dict[Key, Have[AddrMsg]] = {}
+        self.bare: set[Key] = set()
+        """Declared addresses among them whose connected route is not there."""
         self.neighbours: dict[Key, Have[NeighMsg]] = {}
         self.routes: dict[Key, Have[RouteMsg]] = {}
         self.rules: dict[Key, list[Have[RuleMsg]]] = {}
@@ -113,6 +127,8 @@ class Reader:
         have been read back."""
         self._unseen: dict[int, set[Key]] = {}
         """Routes, by family, that are in ``_steady`` by what was asked for, and were not read back yet."""
+        self._same_places: dict[bytes, Place] = {}
+        """Places of connected routes, by what dumps said of them."""
         self._same_links: dict[int, tuple[bytes, LinkMsg]] = {}
         """Links by index, as the last dump had them, with a digest of what it said."""
         self._neighbourhood = 0
@@ -202,6 +218,7 @@ class Reader:
                 if ifindex is not None and table.name(ifindex) == name:
                     for family in (AF_INET, AF_INET6):
                         await self._addresses(observed, rt.query_addrs(family=family, ifindex=ifindex), work)
+        await self._connected(observed, index, work)
         await self._neighbours(observed, index, work)
         for family in look.routes:
             await self._routes(observed, family, index, work)
@@ -271,6 +288,50 @@ class Reader:
         for msg in await self._collect(wire.RTM_GETADDR, payload, rt.decode_addr, work):
             have = addresses.have(msg, observed.links)
             observed.addresses[have.key] = have
+
+    async def _connected(self, observed: Observed, index: Index, work: Pass[Desired]) -> None:
+        """Which of the declared addresses that were read lack their connected route."""
+        declared = index.desired.addresses
+        wanted: dict[Place, list[Key]] = {}
+        for key, have in observed.addresses.items():
+            if key in declared:
+                place = prefixes.expected(have.msg, observed.links)
+                if place is not None:
+                    wanted.setdefault(place, []).append(key)
+        if not wanted:
+            return
+        links = {place.ifindex for place in wanted}
+        only = links.pop() if len(links) == 1 else 0
+        for family, table in {(place.family, place.table) for place in wanted}:
+            await self._places(wanted, work, family=family, table=table, protocol=RTPROT_KERNEL, oif=only)
+        taken: set[tuple[int, int, str]] = set()
+        if wanted:
+            # Another one, of ours or of somebody else's, may stand there in its place: let it.
+            for family, table in {(place.family, place.table) for place in wanted}:
+                payload = rt.query_routes(family, table=table)
+                for msg in await self._collect(wire.RTM_GETROUTE, payload, rt.decode_route, work):
+                    if msg.protocol != RTPROT_KERNEL:
+                        taken.add((msg.family, msg.table, msg.dst))
+        for place, keys in wanted.items():
+            if (place.family, place.table, place.network) in taken:
+                continue
+            observed.bare.update(keys)
+
+    async def _places(self, wanted: dict[Place, list[Key]], work: Pass[Desired], **filters: int) -> None:
+        """Take from ``wanted`` the places where there is a route. One whose message is the same as last time
+        is not taken apart again."""
+        before = self._same_places
+
+        def decode(buf: bytes, start: int, end: int) -> None:
+            raw = buf[start:end]
+            place = before.get(raw)
+            if place is None:
+                place = before[raw] = prefixes.of_route(rt.decode_route(buf, start, end))
+            wanted.pop(place, None)
+
+        if len(before) > MANY:
+            before.clear()
+        await self._collect(wire.RTM_GETROUTE, rt.query_routes(**filters), decode, work)
 
     async def _neighbours(self, observed: Observed, index: Index, work: Pass[Desired]) -> None:
         names = observed.look.neighbours
