@@ -73,6 +73,8 @@ class Outcome:
     words: str
     bound: float
     value: float | None
+    ratio: bool
+    """Whether the bound is one of ratios."""
 
     @property
     def reached(self) -> bool | None:
@@ -146,7 +148,7 @@ def outcome(figure: Figure, target: Target) -> Outcome:
         turns = ratios(ours, other) if other is not None else ()
         if turns:
             value = rounded(quantile(turns, target.quantile))
-    return Outcome(target.words, target.bound, value)
+    return Outcome(target.words, target.bound, value, target.against is not None)
 
 
 def result(figure: Figure) -> Result:
@@ -182,7 +184,13 @@ def to_json(result: Result) -> dict[str, Any]:
             for each in result.shown
         ],
         "targets": [
-            {"words": each.words, "bound": each.bound, "value": each.value, "reached": each.reached}
+            {
+                "words": each.words,
+                "ratio": each.ratio,
+                "bound": each.bound,
+                "value": each.value,
+                "reached": each.reached,
+            }
             for each in result.outcomes
         ],
         "missing": dict(result.missing),
@@ -204,7 +212,9 @@ def from_json(found: dict[str, Any]) -> Result:
             )
             for each in found["series"]
         ),
-        tuple(Outcome(each["words"], each["bound"], each["value"]) for each in found["targets"]),
+        tuple(
+            Outcome(each["words"], each["bound"], each["value"], each["ratio"]) for each in found["targets"]
+        ),
         tuple(found["missing"].items()),
         found["note"],
     )

@@ -14,7 +14,7 @@ import others
 from figures import Figure, Series, Target
 
 OURS, IP, IFSTATE, PYROUTE2, BARE, NFT = (
-    "linxd", "ip -j | json", "ifstate check", "pyroute2", "bare filtered dump", "nft -j | json",
+    "linxd", "ip -j + json", "ifstate check", "pyroute2", "bare filtered dump", "nft -j + json",
 )  # fmt: skip
 NOTE = (
     "CPU, of the kernel's side too. Of ip and nft with parsing their JSON; of ifstate the whole command; of "

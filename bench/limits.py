@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""Why a figure is what it is, in words, for the page: said where a target is not reached.
+
+Prose by hand. Nothing here decides whether something is reached; that is in the figures.
+"""
+
+from __future__ import annotations
+
+BELOW: dict[str, str] = {
+    "idle": """
+        A wake-up each second is that of the sysctls of whose change the kernel tells nothing; a scope
+        without such a key has none of them.
+    """,
+}
+"""What is said below a row in any case."""
+
+_REASONS: tuple[tuple[str, str, str, str], ...] = (
+    ("heal", "", "within 6 times the C program", """
+        **Six times the C program.** linxd decodes the event, looks up who wrote it, compares, asks whether
+        the object is fought over, writes the ledger ahead of the kernel, and reads the answer: some hundred
+        µs of Python. The order of these steps is a promise (what is written is known to be ours whenever
+        the process is killed) and not given up for speed.
+    """),
+    ("heal", "rule", "", """
+        **Rules.** Without a way to ask for one rule, and as an event may name one of several alike, all
+        rules of the family are read before one is healed: with 500 of them that is most of the time.
+    """),
+    ("heal", "", "ahead of the pyroute2 loop by 5", """
+        **The pyroute2 loop** decodes one event and sends one message. It is another few hundred µs of
+        Python, without a ledger, without comparing, without asking whose the object is, and it brings back
+        whatever goes, declared or not. Five times less than it is less than the interpreter needs for the
+        steps that linxd adds.
+    """),
+    ("heal", "", "ahead of the shell loop by 5", """
+        **The shell loop** starts one `ip`, `nft` or `sysctl` for each event, which takes this kernel little
+        more than a millisecond.
+    """),
+    ("apply", "the whole command", "", """
+        **The whole command** starts Python, imports linxd and reads a TOML file, for a fifth of a second
+        before the first request; it is beside the C tools only where there is very much to do. A daemon
+        pays that once.
+    """),
+    ("apply", "the pass", "within 1.3 times ip -batch", """
+        **The pass beside `ip -batch`** looks at what there is, writes a ledger entry for each object ahead
+        of the kernel, and looks at what became of them: with few objects this weighs more than what the
+        tool does.
+    """),
+    ("apply", "nft", "within 1.3 times nft -f", """
+        **The first load of a ruleset** has nft load the text in a namespace made for it, reads back what
+        the kernel has there, and then loads that: nft's own work is done once, the kernel's twice. With the
+        compiled form from before (a restart, a flush) it is what the kernel needs.
+    """),
+    ("quiet", "foreign", "", """
+        **Few among very many** is a filtered dump, and besides it links, addresses and the question whether
+        somebody stands in front of ours: a part that does not grow with the foreign routes, but is there.
+    """),
+    ("quiet", "nft", "", """
+        **An unchanged ruleset** is one question for its generation; the rest is the pass itself, with its
+        look through what is declared.
+    """),
+    ("scopes", "", "every heal under 50 ms", """
+        **All at once** are as many processes that want the same few processors at the same moment: the last
+        one waits for all others.
+    """),
+    ("start", "", "", """
+        **The start** is Python's, the imports of a daemon, and nft for the ruleset; the scripts beside it
+        are the same commands without any of that.
+    """),
+)  # fmt: skip
+"""Row, part of the figure's name, part of the target's words, and the reason; the first one counts."""
+
+
+def below(row: str) -> str:
+    """What is to be said of a row in any case; empty where there is nothing."""
+    return " ".join(BELOW.get(row, "").split())
+
+
+def limit(row: str, name: str, words: str) -> str:
+    """The reason for a target that is not reached; empty where none is known."""
+    for where, part, target, text in _REASONS:
+        if where == row and part in name and target in words:
+            return " ".join(text.split())
+    return ""

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+"""The pure parts of the bench: statistics, words, plots, the page. Nothing is measured here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
