@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from linxd import __version__
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.nft import batch
 from linxd.patch import Op, Verb
@@ -93,7 +94,15 @@ class Compiler:
     async def compile(self, desired: Desired, index: Index, checkpoint: Checkpoint) -> Compiled:
         """The kernel's form of ``desired``. Raises RulesetError; ScratchError when it is not the text's
         fault."""
-        flat, text = await asyncio.to_thread(self._prepare, desired)
+        flat = await asyncio.to_thread(flatten, desired.rulesets, desired.roots, self._read)
+        await checkpoint()
+        if "netdev" not in flat.text:
+            # No index of a link can be in it; and what was compiled before had no faults.
+            digest = self._digest(flat, {})
+            found = self._known.get(digest) or await self._stored(digest, {}, checkpoint)
+            if found is not None:
+                return self._keep(digest, found)
+        text = await asyncio.to_thread(_outlined, flat)
         await checkpoint()
         if not text.statements:
             return EMPTY
@@ -105,23 +114,27 @@ class Compiler:
         found = self._known.get(digest) or await self._stored(digest, indices, checkpoint)
         if found is None:
             found = await self._load(flat, text, digest, indices, checkpoint)
+        return self._keep(digest, found)
+
+    def _keep(self, digest: str, found: Compiled) -> Compiled:
         self._known[digest] = found
         self._known.move_to_end(digest)
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
         return found
 
-    def _prepare(self, desired: Desired) -> tuple[Flat, Outline]:
-        flat = flatten(desired.rulesets, desired.roots, self._read)
-        text = outline(flat.text)
-        faults = refused(flat, text)
-        if faults:
-            raise RulesetError(faults)
-        return flat, text
-
     def _digest(self, flat: Flat, indices: Mapping[str, int]) -> str:
         kernel = os.uname()
-        parts = (FORMAT, self._tool(), kernel.release, kernel.version, sorted(indices.items()), flat.text)
+        # What is refused before nft sees it is ours to say, and may become more.
+        parts = (
+            FORMAT,
+            __version__,
+            self._tool(),
+            kernel.release,
+            kernel.version,
+            sorted(indices.items()),
+            flat.text,
+        )
         return hashlib.blake2b(repr(parts).encode(), digest_size=20).hexdigest()
 
     def _tool(self) -> tuple[object, ...]:
@@ -273,6 +286,14 @@ class Compiler:
             return None
         texts = await asyncio.to_thread(lambda: dict(rule_texts(listed)))
         return Compiled(await assembled(messages, checkpoint), texts, digest, indices, bool(late))
+
+
+def _outlined(flat: Flat) -> Outline:
+    text = outline(flat.text)
+    faults = refused(flat, text)
+    if faults:
+        raise RulesetError(faults)
+    return text
 
 
 def _private(path: str, flags: int) -> int:
