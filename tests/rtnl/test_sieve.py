@@ -79,12 +79,19 @@ def events_in(netns: str) -> Events:
 
 
 def told(events: Events) -> list[str]:
-    """Types and destinations of what was queued, links left out: they have timers of their own."""
+    """Types and destinations of what was queued. Links are left out, and what IPv6 does on a link by itself:
+    they have timers of their own."""
     found = []
     for message in events.read(4096):
         where = message.buf, message.start, message.end
         if message.type in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE):
-            found.append(f"route {rt.decode_route(*where).dst}")
+            dst = rt.decode_route(*where).dst
+            if not dst.startswith(("fe80:", "ff00:")):
+                found.append(f"route {dst}")
+        elif message.type in (wire.RTM_NEWADDR, wire.RTM_DELADDR):
+            address = rt.decode_addr(*where)
+            if address.family == AF_INET:
+                found.append(f"address {address.address}")
         elif message.type in (wire.RTM_NEWNEIGH, wire.RTM_DELNEIGH):
             neighbour = rt.decode_neigh(*where)
             if neighbour.lladdr == "02:00:00:00:00:07":
