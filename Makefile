@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 VENV := .venv/.stamp
 # What ships runs on Debian's own Python and Debian's packages; the rest is for tests.
 RUNTIME := python3 iproute2 nftables procps
-TESTING := python3-venv python3-pyroute2 python3-systemd python3-dbus-next strace gcc libc6-dev linux-libc-dev
+TESTING := python3-venv python3-pyroute2 python3-dbus-next strace gcc libc6-dev linux-libc-dev
 BED := qemu-system-x86 mmdebstrap e2fsprogs
 
 PACKAGING := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
