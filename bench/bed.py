@@ -27,6 +27,21 @@ from typing import Any, Self
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120.0
 """Seconds after which what has not come won't come."""
+NO_BUS = "unix:path=/nonexistent/bus"
+_BUS = """\
+<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>session</type>
+  <listen>unix:path={}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+"""
 _CLONE_NEWNET = 0x40000000
 _PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -236,23 +251,40 @@ class Bed:
         self._stack.callback(end, process)
         return process
 
-    def daemon(self, scope: str, text: str, *, python: str = "/usr/bin/python3") -> Daemon:
+    def bus(self) -> str:
+        """The address of a bus of our own. Raises Unavailable."""
+        directory = Path(tempfile.mkdtemp(dir=self.directory))
+        config = directory / "bus.conf"
+        config.write_text(_BUS.format(directory / "bus"))
+        try:
+            process = self.start(
+                ["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile", "--print-address"],
+                talks=True,
+            )
+        except FileNotFoundError:
+            raise Unavailable("dbus-daemon is not installed") from None
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise Unavailable("dbus-daemon does not start")
+        return f"unix:path={directory / 'bus'}"
+
+    def daemon(self, scope: str, text: str, *, bus: str = NO_BUS) -> Daemon:
         """A `linxd` for a namespace, with a declaration; not waited for."""
         directory = self.directory / f"{scope}.{next(self._numbers)}"
         directory.mkdir(mode=0o700)
         file, log = directory / f"{scope}.toml", directory / "log"
         file.write_text(text)
         file.chmod(0o600)
-        command = [python, "-m", "linxd.cli.daemon", "--scope", scope, "--file", str(file)]
-        process = self.start([*command, "--state-dir", str(directory / "state")], env=alone(), log=log)
+        command = ["/usr/bin/python3", "-m", "linxd.cli.daemon", "--scope", scope, "--file", str(file)]
+        process = self.start([*command, "--state-dir", str(directory / "state")], env=alone(bus), log=log)
         return Daemon(process, scope, directory / "state", log)
 
 
-def alone() -> dict[str, str]:
-    """The environment of a linxd that is on no bus and under no service manager."""
+def alone(bus: str = NO_BUS) -> dict[str, str]:
+    """The environment of a linxd that is under no service manager and, if none is said, on no bus."""
     for name in ("NOTIFY_SOCKET", "JOURNAL_STREAM"):
         os.environ.pop(name, None)
-    return {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent/bus", "PYTHONPATH": str(ROOT)}
+    return {"DBUS_SYSTEM_BUS_ADDRESS": bus, "PYTHONPATH": str(ROOT)}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

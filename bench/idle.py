@@ -51,7 +51,11 @@ def measure(quick: bool) -> list[Figure]:
     scopes = 10 if quick else SCOPES
     bed.progress(f"idle: {scopes} scopes for {window:.0f} s")
     with bed.Bed() as on:
-        daemons = [on.daemon(on.namespace(), DECLARATION) for _ in range(scopes)]
+        try:
+            bus, words = on.bus(), "On a bus of their own."
+        except bed.Unavailable as reason:
+            bus, words = bed.NO_BUS, f"Without a bus, which they look for now and then: {reason}."
+        daemons = [on.daemon(on.namespace(), DECLARATION, bus=bus) for _ in range(scopes)]
         for daemon in daemons:
             daemon.converged()
         time.sleep(CALM)
@@ -66,7 +70,7 @@ def measure(quick: bool) -> list[Figure]:
         wakes = [(bed.switches(daemon.pid) - at) / passed for daemon, at in zip(daemons, woken, strict=True)]
     note = (
         f"{scopes} scopes for {window:.0f} s: links, addresses, a route, a ruleset, and two sysctls, one of "
-        "which the kernel tells nothing of, so that it is read each second. No bus."
+        f"which the kernel tells nothing of, so that it is read each second. {words}"
     )
     return [
         Figure(
