@@ -24,6 +24,7 @@ from linxd.sources.rtnl.diff import View
 from linxd.sources.rtnl.kind import ABSENT_ALREADY, IFF_UP, Have, Kind, Message, settled
 from linxd.sources.rtnl.model import AF_INET, Address, Desired, Link, Route
 from linxd.sources.rtnl.reader import Reader
+from linxd.sources.rtnl.table import LAST_INDEX
 
 SLICE = 400
 """Messages between two breaths: some 4 ms on an ordinary machine."""
@@ -50,6 +51,8 @@ class Applier:
         self._reader = reader
         self._kinds = kinds
         self._theirs: list[tuple[int, Message]] = []
+        self._last: int | None = None
+        """The highest index in the ledger, once it was asked for in a patch."""
         """What others had on a link that was made anew and can't be there again before ours is, with how
         often it was tried."""
 
@@ -58,6 +61,7 @@ class Applier:
         outcomes: list[Outcome] = []
         failed: set[Key] = set()
         position = 0
+        self._last = None
         while position < len(ops):
             if not work.write:
                 # A pause that began meanwhile.
@@ -211,8 +215,7 @@ class Applier:
         assert isinstance(op.want, Link)
         owned = work.owned
         theirs: Belongings | None = None
-        known = [int(entry.facts.get("ifindex", 0)) for entry in owned.of("link").values()]
-        ifindex = view.links.free_index(known)
+        ifindex = view.links.free_index([self._last_known(owned)])
         try:
             # Before anything goes that could not be made again.
             owned.intend([(op.key, _under(op, ifindex))])
@@ -239,6 +242,7 @@ class Applier:
         error = None
         for attempt in range(INDEX_TRIES):
             after = _under(op, ifindex + 2 * attempt)
+            self._last = max(self._last or 0, ifindex + 2 * attempt)
             if attempt:
                 try:
                     owned.intend([(op.key, after)])
@@ -278,6 +282,13 @@ class Applier:
             self._theirs += [(0, message) for message in theirs.messages(msg.ifindex)]
         self._refresh(made, view)
         return Outcome(made, self._refused(update, errors[0], view) if errors else _unmet(update, view))
+
+    def _last_known(self, owned: Owned) -> int:
+        """The highest index in the ledger. Gone through once a patch: there may be thousands of links."""
+        if self._last is None:
+            known = (int(entry.facts.get("ifindex", 0)) for entry in owned.of("link").values())
+            self._last = max((index for index in known if index < LAST_INDEX), default=0)
+        return self._last
 
     def _rename_down(self, op: Op, errors: list[NetlinkError], view: View) -> list[NetlinkError]:
         """Kernels before 6.2 rename only links that are down."""

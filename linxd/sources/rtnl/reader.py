@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from linxd.netlink import rt, wire
 from linxd.netlink.errors import DumpInterrupted, NetlinkError
@@ -42,7 +42,7 @@ BREATH = 1000
 """Objects after which the event loop has its turn."""
 FEW_LINKS = 8
 DUMP_COST = 40
-"""Neighbours that can be passed over in the time that a link's two dumps take."""
+"""Neighbours, addresses or links that can be passed over in the time that asking for one link's takes."""
 WHOLE_EVERY = 10
 """Resyncs of which one reads all routes, where there is a crowd of others'."""
 WHOLE_EVERY_TOLD = 60
@@ -201,8 +201,11 @@ class Reader:
             table.replace(await self._links(work))
             await work.checkpoint()
         elif look.links:
+            find = self.link
+            if self._many(look.links, table):
+                find = _Listed(await self._links(work)).find
             for name in look.links:
-                self._look_at_link(name, table)
+                _look_at_link(name, table, find)
         recognise(table, work.owned)
         if self.host is not None:
             declared = index.desired.links
@@ -213,9 +216,13 @@ class Reader:
             for family in (AF_INET, AF_INET6):
                 await self._addresses(observed, rt.query_addrs(family=family), work)
         else:
-            for name in look.addresses:
-                ifindex = table.index(name)
-                if ifindex is not None and table.name(ifindex) == name:
+            found_at = {name: table.index(name) for name in look.addresses}
+            chosen = {at for name, at in found_at.items() if at is not None and table.name(at) == name}
+            if self._many(chosen, table):
+                for family in (AF_INET, AF_INET6):
+                    await self._addresses(observed, rt.query_addrs(family=family), work, chosen)
+            else:
+                for ifindex in chosen:
                     for family in (AF_INET, AF_INET6):
                         await self._addresses(observed, rt.query_addrs(family=family, ifindex=ifindex), work)
         await self._connected(observed, index, work)
@@ -238,7 +245,7 @@ class Reader:
 
         def decode(buf: bytes, start: int, end: int) -> LinkMsg:
             digest = blake2b(buf[start:end], digest_size=16).digest()
-            ifindex = int.from_bytes(buf[start + 4 : start + 8], sys.byteorder)
+            ifindex = _index_at(buf, start)
             known = before.get(ifindex)
             msg = rt.decode_link(buf, start, end) if known is None or known[0] != digest else known[1]
             now[ifindex] = digest, msg
@@ -269,23 +276,24 @@ class Reader:
             return None
         return rt.decode_promote(replies[0].buf, replies[0].start, replies[0].end) if replies else None
 
-    def _look_at_link(self, name: str, table: LinkTable) -> None:
-        known = table.index(name)
-        if known is not None:
-            msg = self.link(ifindex=known)
-            if msg is not None:
-                table.put(msg)
-                return
-            table.drop(known)
-        msg = self.link(name=name)
-        # One known under another name was renamed just now: its event tells, and leads to a look of its own.
-        if msg is not None and msg.name == name and msg.ifindex not in table.by_index:
-            table.put(msg)
+    def _many(self, chosen: Collection[object], table: LinkTable) -> bool:
+        """Whether one dump of all links, or of what is on all, costs less than asking for each chosen
+        one."""
+        return len(chosen) > FEW_LINKS and len(table.by_index) <= DUMP_COST * len(chosen)
 
     # -- addresses and neighbours ---------------------------------------------------------------------------
 
-    async def _addresses(self, observed: Observed, payload: bytes, work: Pass[Desired]) -> None:
-        for msg in await self._collect(wire.RTM_GETADDR, payload, rt.decode_addr, work):
+    async def _addresses(
+        self, observed: Observed, payload: bytes, work: Pass[Desired], chosen: set[int] | None = None
+    ) -> None:
+        """Addresses, those on ``chosen`` links alone where they are not all meant."""
+
+        def decode(buf: bytes, start: int, end: int) -> AddrMsg | None:
+            if chosen is not None and _index_at(buf, start) not in chosen:
+                return None
+            return rt.decode_addr(buf, start, end)
+
+        for msg in await self._collect(wire.RTM_GETADDR, payload, decode, work):
             have = addresses.have(msg, observed.links)
             observed.addresses[have.key] = have
 
@@ -368,7 +376,7 @@ class Reader:
         def decode(buf: bytes, start: int, end: int) -> NeighMsg | None:
             nonlocal count
             count += 1
-            if int.from_bytes(buf[start + 4 : start + 8], sys.byteorder) not in chosen:
+            if _index_at(buf, start) not in chosen:
                 return None
             return rt.decode_neigh(buf, start, end)
 
@@ -536,6 +544,40 @@ class Reader:
                     raise
             return found
         return []
+
+
+class _Listed:
+    """Links of one dump, found as `Reader.link` finds them in the kernel."""
+
+    def __init__(self, links: Iterable[LinkMsg]) -> None:
+        self._by_index = {link.ifindex: link for link in links}
+        self._by_name = {link.name: link for link in self._by_index.values()}
+
+    def find(self, *, ifindex: int = 0, name: str = "") -> LinkMsg | None:
+        return self._by_index.get(ifindex) if ifindex else self._by_name.get(name)
+
+
+class _Find(Protocol):
+    def __call__(self, *, ifindex: int = 0, name: str = "") -> LinkMsg | None: ...
+
+
+def _look_at_link(name: str, table: LinkTable, find: _Find) -> None:
+    known = table.index(name)
+    if known is not None:
+        msg = find(ifindex=known)
+        if msg is not None:
+            table.put(msg)
+            return
+        table.drop(known)
+    msg = find(name=name)
+    # One known under another name was renamed just now: its event tells, and leads to a look of its own.
+    if msg is not None and msg.name == name and msg.ifindex not in table.by_index:
+        table.put(msg)
+
+
+def _index_at(buf: bytes, start: int) -> int:
+    """The ifindex in struct ifinfomsg, ifaddrmsg and ndmsg: all three have it in the same place."""
+    return int.from_bytes(buf[start + 4 : start + 8], sys.byteorder)
 
 
 def _among(keys: Iterable[Key], steady: Collection[Key]) -> list[Key]:

@@ -25,17 +25,20 @@ class LinkTable:
     """Links as last seen. One table, kept by the source over passes and corrected by each look and each
     event: also by those that come while a pass looks at the rest."""
 
-    __slots__ = ("_alias", "_index", "by_index")
+    __slots__ = ("_alias", "_highest", "_index", "by_index")
 
     def __init__(self, links: Iterable[LinkMsg] = ()) -> None:
         self.by_index: dict[int, LinkMsg] = {}
         self._index: dict[str, int] = {}
         self._alias: dict[int, str] = {}
+        self._highest: int | None = None
+        """The highest index below LAST_INDEX, None when it has to be looked for."""
         self.replace(links)
 
     def replace(self, links: Iterable[LinkMsg]) -> None:
         """These are all links that there are."""
         self.by_index, self._index, self._alias = {}, {}, {}
+        self._highest = None
         for link in links:
             self.put(link)
 
@@ -45,6 +48,8 @@ class LinkTable:
         if before is not None and before.name != link.name and self._index.get(before.name) == link.ifindex:
             del self._index[before.name]
         self.by_index[link.ifindex] = link
+        if self._highest is not None and self._highest < link.ifindex < LAST_INDEX:
+            self._highest = link.ifindex
         self._index[link.name] = link.ifindex
         if link.ifindex in self._alias and self._alias[link.ifindex] == link.name:
             del self._alias[link.ifindex]
@@ -52,6 +57,8 @@ class LinkTable:
     def drop(self, ifindex: int) -> None:
         """The link is gone."""
         link = self.by_index.pop(ifindex, None)
+        if ifindex == self._highest:
+            self._highest = None
         self._alias.pop(ifindex, None)
         if link is not None and self._index.get(link.name) == ifindex:
             del self._index[link.name]
@@ -89,5 +96,6 @@ class LinkTable:
     def free_index(self, known: Iterable[int] = ()) -> int:
         """An index for a new link: one that no link has, that none of ``known`` had, and that the kernel,
         which counts upwards from 1, will not give to anybody else's."""
-        used = (index for index in (*self.by_index, *known) if index < LAST_INDEX)
-        return max(FIRST_INDEX - 1, *used) + 1
+        if self._highest is None:
+            self._highest = max((index for index in self.by_index if index < LAST_INDEX), default=0)
+        return max(FIRST_INDEX - 1, self._highest, *(index for index in known if index < LAST_INDEX)) + 1
