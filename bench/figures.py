@@ -152,11 +152,12 @@ def outcome(figure: Figure, target: Target) -> Outcome:
 
 
 def result(figure: Figure) -> Result:
-    """A figure with its statistics. Series without a value are left out."""
+    """A figure with its statistics. Series without a value are left out; without one of ours there is nothing
+    to stand beside."""
     ours = figure.series[0]
     shown = []
     for each in figure.series:
-        if not each.values:
+        if not each.values or not ours.values:
             continue
         turns = ratios(ours, each) if each is not ours else ()
         shown.append(Shown(each.name, summary(each.values), summary(turns) if turns else None))

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import bed
 
-LONGEST = 60
+LONGEST = 45
 """Seconds that are given to ifstate."""
 PASSER = Path(__file__).with_name("passer.py")
 

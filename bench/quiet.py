@@ -33,7 +33,12 @@ def in_turn(
         for who, ask in asks.items():
             if isinstance(ask, str) or (who == slow and number % 5):
                 continue
-            values[who].append(ask().cpu)
+            try:
+                values[who].append(ask().cpu)
+            except bed.Unavailable as reason:
+                asks = {**asks, who: str(reason)}
+            except RuntimeError as error:
+                asks = {**asks, who: f"it failed: {str(error)[-200:]}"}
     series = tuple(Series(who, tuple(each), 5 if who == slow else 1) for who, each in values.items())
     missing = tuple((who, ask) for who, ask in asks.items() if isinstance(ask, str))
     return Figure("quiet", name, "s", series, targets, missing, NOTE)

@@ -192,6 +192,9 @@ def _table(results: Sequence[Result]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for each in results:
+        if not each.shown:
+            lines.append(f"| {each.name} | not measured | | | | |")
+            continue
         ours, *others = each.shown
         first = f"| {each.name} | {ours.name} | {cell(ours.summary, each.unit)} |"
         for other in others:

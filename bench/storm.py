@@ -57,7 +57,7 @@ def storm(sock: socket.socket, seconds: float) -> float:
 
 def measure(quick: bool) -> list[Figure]:
     """In turn, each in a namespace of its own."""
-    runs, seconds = (3, 2.0) if quick else (10, 3.0)
+    runs, seconds = (3, 2.0) if quick else (7, 3.0)
     bed.progress("storm")
     values: dict[str, list[float]] = {OURS: [], IP: [], PYROUTE2: []}
     missing: list[tuple[str, str]] = []

@@ -65,6 +65,11 @@ def test_one_without_a_value_is_not_shown() -> None:
     assert [each.name for each in found.shown] == ["linxd"]
 
 
+def test_without_one_of_ours_nobody_stands_in_its_place() -> None:
+    found = result(Figure("heal", "route", "s", (Series("linxd", ()), Series("C", (1.0,)))))
+    assert found.shown == ()
+
+
 @given(NUMBERS, NUMBERS)
 def test_a_result_is_the_same_after_json(ours: list[float], theirs: list[float]) -> None:
     figure = Figure(

@@ -78,6 +78,13 @@ def test_a_row_that_was_not_measured_says_so() -> None:
     assert "Not measured: not in this run." in text
 
 
+def test_a_figure_without_one_of_ours_has_a_line_that_says_so() -> None:
+    empty = Figure("heal", "rule", "s", (Series("linxd", ()), Series("C program", (1.0,))), HEAL.targets)
+    text = page(read(document(empty)))
+    assert "| rule | not measured |" in text
+    assert "| half under 0.1 ms | – | not measured |" in text
+
+
 def test_a_reason_stands_on_the_page_only_where_the_target_is_not_reached() -> None:
     far = Figure("heal", "rule", "s", (Series("linxd", (9.0,)), Series("C", (1.0,))), HEAL.targets[:1])
     slow = Figure(
