@@ -9,7 +9,7 @@ more.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeAlias
 
 from linxd.netlink import wire
@@ -17,6 +17,7 @@ from linxd.netlink.text import address_bytes, prefix_bytes
 from linxd.patch import Key
 from linxd.source import Owned
 from linxd.sources.rtnl.look import Index
+from linxd.sources.rtnl.model import Address
 from linxd.sources.rtnl.prefixes import network
 
 Program: TypeAlias = list[tuple[int, int, int, int]]
@@ -49,8 +50,7 @@ def sieve(index: Index, owned: Owned) -> Program:
     """The program for what is declared, or in the ledger still."""
     if index.desired.foreign_remove:
         return _TAKE
-    connected = {network(one.peer or one.address, one.prefixlen) for one in index.desired.addresses.values()}
-    routes = _route_sections(_both(index.desired.routes, owned, "route"), connected)
+    routes = _route_sections(_both(index.desired.routes, owned, "route"), index.desired.addresses)
     neighbours = _neighbours(_both(index.desired.neighbours, owned, "neighbour"))
     sections = [
         ((wire.RTM_NEWROUTE, wire.RTM_DELROUTE), routes),
@@ -68,15 +68,20 @@ def sieve(index: Index, owned: Owned) -> Program:
     return [*head, *_TAKE, *tail]
 
 
-def _both(declared: Iterable[Key], owned: Owned, kind: str) -> set[Key]:
-    return {*declared, *owned.of(kind)}
+def _both(declared: Collection[Key], owned: Owned, kind: str) -> set[Key] | None:
+    """The keys that count; None where they are too many, which is found out without going through them."""
+    ours = owned.of(kind)
+    if max(len(declared), len(ours)) > MOST:
+        return None
+    keys = {*declared, *ours}
+    return keys if len(keys) <= MOST else None
 
 
-def _route_sections(keys: set[Key], connected: set[str]) -> Program:
-    few = len(keys) + len(connected) <= MOST
-    prefixes = (
-        {prefix_bytes(one)[0] for one in {*connected, *(str(key[3]) for key in keys)}} if few else None
-    )
+def _route_sections(keys: set[Key] | None, addresses: Mapping[Key, Address]) -> Program:
+    if keys is None or len(keys) + len(addresses) > MOST:
+        return _TAKE
+    connected = {network(one.peer or one.address, one.prefixlen) for one in addresses.values()}
+    prefixes = {prefix_bytes(one)[0] for one in {*connected, *(str(key[3]) for key in keys)}}
     return [
         *_need_length(_ROUTE_ATTRS + 16),
         (_LD_B, 0, 0, _DST_LEN),
@@ -92,18 +97,18 @@ def _route_sections(keys: set[Key], connected: set[str]) -> Program:
     ]
 
 
-def _neighbours(keys: set[Key]) -> Program:
+def _neighbours(keys: set[Key] | None) -> Program:
+    if keys is None:
+        return _TAKE
     if not keys:
         return _DROP
-    addresses = {address_bytes(str(key[2])) for key in keys} if len(keys) <= MOST else None
+    addresses = {address_bytes(str(key[2])) for key in keys}
     return [*_need_length(_NEIGH_ATTRS + 8), *_by_family(_NEIGH_ATTRS, 1, addresses)]
 
 
-def _by_family(at: int, attribute: int, addresses: set[bytes] | None) -> Program:
+def _by_family(at: int, attribute: int, addresses: set[bytes]) -> Program:
     """Take messages whose attribute at an offset is one of ``addresses``, and those that have something else
     there."""
-    if addresses is None:
-        return _TAKE
     narrow = [
         *_need(at, struct.pack("=HH", 8, attribute)),
         (_LD_W, 0, 0, at + 4),
