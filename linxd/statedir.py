@@ -11,7 +11,6 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -84,6 +83,8 @@ def remove(base: str, scope: str) -> None:
     for name in (STATUS, f"{STATUS}.new"):
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(path, name))
+    import shutil  # with four compressors behind it, which nobody else needs
+
     shutil.rmtree(os.path.join(path, COMPILED), ignore_errors=True)
     with contextlib.suppress(OSError):
         os.rmdir(path)

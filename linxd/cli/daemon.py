@@ -7,7 +7,6 @@ objects. What is imported here is what every start needs.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import logging
@@ -15,6 +14,8 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from linxd import __version__, statedir
 from linxd.cli.onbus import has_bus, show, stopped_for_good
@@ -31,6 +32,9 @@ from linxd.scope import ScopeState
 from linxd.serve import Served
 from linxd.systemd.journal import Journal, connected
 from linxd.systemd.notify import Notifier
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
 
 STOPPED, FAILED, UNAVAILABLE, SOFTWARE, REPLACED, CONFIGURATION = 0, 1, 69, 70, 75, 78
 """Exit codes, after sysexits.h."""
@@ -72,8 +76,43 @@ class Exit(Exception):  # noqa: N818 - an end, not always a fault
         self.code = code
 
 
-def parser() -> argparse.ArgumentParser:
+@dataclass(slots=True)
+class Options:
+    """What was said on the command line."""
+
+    scope: str = ""
+    file: str | None = None
+    state_dir: str | None = None
+    reload: bool = False
+    debug: bool = False
+
+
+def options_of(arguments: Sequence[str]) -> Options:
+    """What the command line says. Exits with 2 and says why where it makes no sense."""
+    options = Options()
+    rest = list(arguments)
+    while rest:
+        match rest:
+            case ["--scope", name, *rest] if not name.startswith("-"):
+                options.scope = name
+            case ["--file", file, *rest] if not file.startswith("-"):
+                options.file = file
+            case ["--state-dir", directory, *rest] if not directory.startswith("-"):
+                options.state_dir = directory
+            case ["--debug", *rest]:
+                options.debug = True
+            case _:
+                break
+    if options.scope and not rest:
+        # As the units say it: argparse and what it needs would stay for as long as the daemon, a megabyte.
+        return options
+    return parser().parse_args(arguments, Options())
+
+
+def parser() -> ArgumentParser:
     """What can be said on the command line."""
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="linxd",
         description=_HELP,
@@ -99,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; returns its exit code."""
-    options = parser().parse_args(arguments)
+    options = options_of(sys.argv[1:] if arguments is None else arguments)
     if options.reload:
         return _reload(options.scope, statedir.root(options.state_dir))
     logging.basicConfig(
@@ -134,7 +173,7 @@ def _reload(name: str, base: str) -> int:
     return STOPPED if answer.done else FAILED
 
 
-def _main(options: argparse.Namespace, sink: Callable[[Entry], None]) -> int:
+def _main(options: Options, sink: Callable[[Entry], None]) -> int:
     name: str = options.scope
 
     def read() -> ScopeConfig:

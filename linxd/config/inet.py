@@ -136,7 +136,9 @@ ANY = Prefix(0, "", 0, given=False)
 def _destination(value: Any, names: Names) -> Prefix:
     if value == "default":
         return ANY
-    slip = did_you_mean(value, ("default",)) if isinstance(value, str) else ""
+    # An address begins so; no slip of "default" does, or has one of these in it.
+    looks = isinstance(value, str) and (value[:1].isdigit() or ":" in value)
+    slip = "" if looks or not isinstance(value, str) else did_you_mean(value, ("default",))
     if slip:
         raise Wrong('"default", or an address with or without a length such as 10.1.0.0/16', slip)
     return network(value, '"default", or an address with or without a length such as 10.1.0.0/16')

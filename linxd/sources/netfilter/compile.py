@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import re
 import struct
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from linxd import __version__
+from linxd.digest import blake2b
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.nft import batch
 from linxd.patch import Op, Verb
@@ -135,7 +135,7 @@ class Compiler:
             sorted(indices.items()),
             flat.text,
         )
-        return hashlib.blake2b(repr(parts).encode(), digest_size=20).hexdigest()
+        return blake2b(repr(parts).encode(), digest_size=20).hexdigest()
 
     def _tool(self) -> tuple[object, ...]:
         """What tells one nft from another without running it: the command, and the file's identity."""
@@ -240,7 +240,7 @@ class Compiler:
         data = bytearray(_LENGTH.pack(FORMAT, late))
         for type, payload in [*messages, (0, listed.encode())]:
             data += _LENGTH.pack(type, len(payload)) + payload
-        data += hashlib.blake2b(data, digest_size=16).digest()
+        data += blake2b(data, digest_size=16).digest()
         with contextlib.suppress(OSError):
             os.makedirs(self._cache, mode=0o700, exist_ok=True)
             with open(self._path(digest) + ".new", "wb", opener=_private) as file:
@@ -268,7 +268,7 @@ class Compiler:
         except OSError:
             return None
         body, sum = data[:-16], data[-16:]
-        if hashlib.blake2b(body, digest_size=16).digest() != sum:
+        if blake2b(body, digest_size=16).digest() != sum:
             return None
         version, late = _LENGTH.unpack_from(body, 0)
         messages = []

@@ -7,13 +7,13 @@ It must not know sockets, nor which namespace the messages describe.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from linxd.digest import blake2b
 from linxd.netlink.nft import NFGEN_HDRLEN
 from linxd.netlink.wire import WireError, attr_map, attrs, pack_attr, text_of
 from linxd.sources.netfilter import names as n
@@ -249,7 +249,7 @@ class Own:
             bound = self.chains.get(name)
             if bound is None or not bound.bound:
                 return None
-            digest = hashlib.blake2b(b"\0".join(rule.canon for rule in bound.rules), digest_size=16).digest()
+            digest = blake2b(b"\0".join(rule.canon for rule in bound.rules), digest_size=16).digest()
         self._digests[name] = digest
         return digest
 
@@ -259,7 +259,7 @@ class Own:
 
 
 def _set_digest(home: Set) -> bytes:
-    digest = hashlib.blake2b(set_canon(home), digest_size=16)
+    digest = blake2b(set_canon(home), digest_size=16)
     # the name of a meter is the user's, other names are the kernel's
     digest.update(set_pattern(home.name).encode())
     for identity in sorted(home.elements):

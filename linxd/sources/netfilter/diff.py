@@ -6,11 +6,11 @@ Pure. Whose a table is, and whether it may be written to at all, is for linxd.so
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from linxd.digest import blake2b
 from linxd.patch import Change, Key, Op, Verb
 from linxd.sources.netfilter.decode import comment
 from linxd.sources.netfilter.lcs import common
@@ -252,7 +252,7 @@ class _Diff:
         strays = sorted(at for group in spare.values() for at in group)
         times: dict[str, int] = defaultdict(int)
         for at in strays:
-            name = f"stray {hashlib.blake2b(have[at].canon, digest_size=4).hexdigest()}"
+            name = f"stray {blake2b(have[at].canon, digest_size=4).hexdigest()}"
             times[name] += 1
             label = name if times[name] == 1 else f"{name} ({times[name]})"
             yield Op(Verb.DELETE, None, RuleThing(where, chain.name, have[at], stray=label))

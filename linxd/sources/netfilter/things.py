@@ -7,10 +7,10 @@ send.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from linxd.digest import blake2b
 from linxd.patch import Key
 from linxd.sources.netfilter.names import OBJECT_WORDS, family_word
 from linxd.sources.netfilter.state import Chain, Flowtable, Object, Rule, Set, Table, TableId
@@ -182,4 +182,4 @@ def form(thing: Thing | None) -> str:
         content = (thing.object.canon, thing.object.userdata)
     else:
         content = (thing.flowtable.hook, thing.flowtable.flags)
-    return hashlib.blake2b(repr(content).encode(), digest_size=8).hexdigest()
+    return blake2b(repr(content).encode(), digest_size=8).hexdigest()

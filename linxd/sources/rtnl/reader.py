@@ -13,9 +13,9 @@ import functools
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Any, Protocol, TypeVar
 
+from linxd.digest import blake2b
 from linxd.netlink import rt, wire
 from linxd.netlink.errors import DumpInterrupted, NetlinkError
 from linxd.netlink.rt import AddrMsg, LinkMsg, NeighMsg, RouteMsg, RuleMsg

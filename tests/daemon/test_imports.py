@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""What a daemon loads it keeps for as long as it runs, once for each container: what only other commands
+need must not come with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from linxd.cli.daemon import Options, options_of
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT_OUT = {
+    "_hashlib": "OpenSSL, for digests that Python has of its own",
+    "argparse": "a megabyte with what it needs, for two words that units always say",
+    "dbus_next.aio": "a client that ours replaces",
+    "difflib": "for slips alone",
+    "linxd.bus.introspect": "for the documentation",
+    "linxd.cli.capture": "a command",
+    "linxd.cli.linxctl": "a command",
+    "linxd.config.schema": "for the documentation",
+    "lzma": "comes with shutil",
+    "pyroute2": "for tests",
+    "shutil": "brings four compressors",
+    "ssl": "nobody is asked in secret",
+    "tempfile": "brings shutil",
+    "xml": "for the documentation",
+}
+
+
+def test_a_daemon_loads_what_it_needs() -> None:
+    code = "import sys; from linxd.cli.daemon import *; options_of(sys.argv[1:]); print(*sys.modules)"
+    words = ["--scope", "c1", "--state-dir", "/run/x"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "linxd.sources.rtnl.source" in loaded
+    assert {name: why for name, why in KEPT_OUT.items() if name in loaded} == {}
+
+
+def test_the_command_line_says_the_same_either_way() -> None:
+    words = ["--scope", "c1", "--file", "f", "--state-dir", "d", "--debug"]
+    assert options_of(words) == Options("c1", "f", "d", debug=True)
+    # The second form is argparse's to read.
+    assert options_of([f"{words[0]}={words[1]}", *words[2:]]) == options_of(words)
+    assert options_of(["--reload", "--scope", "c1"]) == Options("c1", reload=True)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--scope"], ["--scope", "--debug"], ["--scope", "c1", "more"], ["--no"]]
+)
+def test_what_makes_no_sense_is_said(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        options_of(words)
+    assert end.value.code == 2
+    assert "usage: linxd" in capsys.readouterr().err
