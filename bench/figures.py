@@ -152,8 +152,8 @@ def outcome(figure: Figure, target: Target) -> Outcome:
 
 
 def result(figure: Figure) -> Result:
-    """A figure with its statistics. Series without a value are left out; without one of ours there is nothing
-    to stand beside."""
+    """A figure with its statistics. Series without a value are left out; without one of ours there is
+    nothing to stand beside."""
     ours = figure.series[0]
     shown = []
     for each in figure.series:

@@ -62,6 +62,7 @@ def machine() -> dict[str, str]:
         "nftables": _said("nft", "--version").partition(" v")[2].partition(" ")[0],
         "pyroute2": pyroute2,
         "ifstate": others.ifstate_version() or "not there",
+        "load before": f"{os.getloadavg()[0]:.1f}",
     }
 
 
