@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,15 +123,17 @@ Make = Callable[[Path], Environment]
 
 
 @pytest.fixture
-def fresh(tmp_path: Path, shelf: Path) -> Make:
+def fresh(tmp_path: Path, shelf: Path) -> Iterator[Make]:
     """Makes such an environment."""
+    directory = tmp_path / "venv"
 
     def make(interpreter: Path) -> Environment:
-        directory = tmp_path / f"venv{len(list(tmp_path.iterdir()))}"
         run(interpreter, "-m", "venv", directory, cwd=tmp_path)
         return Environment(directory, shelf)
 
-    return make
+    yield make
+    # They are large, and pytest keeps what tests leave.
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
