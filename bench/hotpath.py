@@ -38,7 +38,7 @@ from linxd.netlink.socket import Requests, open_netlink
 from linxd.source import Hint
 from linxd.sources.netfilter.model import Desired as NftDesired
 from linxd.sources.netfilter.model import Ruleset
-from linxd.sources.rtnl import reader as rtnl_reader
+from linxd.sources.rtnl import routereader
 from linxd.sources.rtnl import source as rtnl_source
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, Address, Desired, Link, Peer, Route
 
@@ -450,7 +450,7 @@ def main() -> None:
         if options.profile:
             PROFILE = cProfile.Profile()
             # What runs in threads would not be seen.
-            rtnl_source.LARGE = rtnl_reader.MANY = rtnl_source.MANY = 1 << 30
+            rtnl_source.LARGE = routereader.MANY = rtnl_source.MANY = 1 << 30
         show(section, asyncio.run(measure(options.runs, (section,)))[section])
         if PROFILE is not None:
             pstats.Stats(PROFILE).sort_stats("tottime").print_stats(32)

@@ -19,9 +19,9 @@ from linxd.sources.rtnl import addresses, neighbours, routes, rules
 from linxd.sources.rtnl.kind import Have
 from linxd.sources.rtnl.look import EVERYTHING, Index
 from linxd.sources.rtnl.model import AF_INET, PROTO_LINXD, Address, Desired, Link, Neighbour, Route, Rule
+from linxd.sources.rtnl.observed import Observed
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import Planner
-from linxd.sources.rtnl.reader import Observed
 from linxd.sources.rtnl.table import LinkTable
 
 LINKS = ("e0", "e1")

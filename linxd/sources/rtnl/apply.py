@@ -160,7 +160,7 @@ class Applier:
                 if kind == wire.RTM_NEWROUTE and op.key not in refused:
                     sent.append((payload, op.key, want.dev is not None))
         if sent:
-            self._reader.expect(sent, view.links)
+            self._reader.routes.expect(sent, view.links)
 
     def _kept_secondaries(self, ops: Sequence[Op]) -> tuple[list[Message], list[Message]]:
         """What to send before and after ``ops``, so that an IPv4 address that goes does not take others of

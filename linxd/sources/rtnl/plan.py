@@ -16,7 +16,7 @@ from linxd.sources.rtnl.diff import Plan, Policy, View, diff_kind
 from linxd.sources.rtnl.kind import Have, HostLinks, Kind, origin_of
 from linxd.sources.rtnl.look import NONE, Index
 from linxd.sources.rtnl.model import PROTO_LINXD
-from linxd.sources.rtnl.reader import Observed
+from linxd.sources.rtnl.observed import Observed
 from linxd.sources.rtnl.table import LinkTable
 
 T = TypeVar("T")
@@ -72,19 +72,24 @@ class Planner:
             ("neighbour", desired.neighbours, index.neighbours, look.neighbours),
         )
         for kind, want, by_link, names in on_links:
-            keys = _named(observed.keys, kind)
+            keys = set(_named(observed.keys, kind))
             if names is None:
                 compare(kind, want, _claims(owned, kind, moved), _have(observed, kind, want))
             elif names or keys:
-                chosen = {key: want[key] for key in keys if key in want}
-                chosen |= {key: want[key] for name in names for key in by_link.get(name, ())}
+                # In the order of the declaration: the first address of a subnet is the one that counts.
+                chosen = {
+                    key: want[key]
+                    for name in {*names, *(str(key[1]) for key in keys)}
+                    for key in by_link.get(name, ())
+                    if name in names or key in keys
+                }
                 if names == NONE:
                     claims = _entries(owned, keys)
                 else:
                     entries = _claims(owned, kind, moved)
                     claims = {k: e for k, e in entries.items() if k[1] in names or k in keys}
                 compare(kind, chosen, claims, _have(observed, kind, chosen))
-        keys = _named(observed.keys, "route")
+        keys = set(_named(observed.keys, "route"))
         if look.routes or keys:
             chosen_routes = {key: desired.routes[key] for key in keys if key in desired.routes}
             claims = _entries(owned, keys)

@@ -34,9 +34,11 @@ from linxd.sources.rtnl.hostside import HostSide, HostWatch, refers
 from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, Waiting, look_at, look_into, together
 from linxd.sources.rtnl.model import Desired
+from linxd.sources.rtnl.observed import Observed
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
-from linxd.sources.rtnl.reader import BREATH, Observed, Reader
+from linxd.sources.rtnl.reader import Reader
+from linxd.sources.rtnl.routereader import BREATH, RouteReader
 from linxd.sources.rtnl.run import Run
 from linxd.sources.rtnl.table import LinkTable
 
@@ -133,7 +135,7 @@ class RtnlSource(Source[Desired, Observed]):
     def subscribe(self, notify: Callable[[Hint], None]) -> Subscription:
         """Hints from rtnetlink's multicast groups. Raises OSError."""
         events = EventReader(self._open_events(), self, notify, self._identify)
-        self._watch = Watch(events, notify, self._reader)
+        self._watch = Watch(events, notify, self._reader.routes)
         self._watch.follow(self._host)
         return self._watch
 
@@ -154,7 +156,7 @@ class RtnlSource(Source[Desired, Observed]):
             standing.difference_update(keys)
             for key in keys:
                 pending.discard(key)
-        disputed = self._reader.disputed and not report.complete
+        disputed = self._reader.routes.disputed and not report.complete
         async for conditions in slices(report.conditions):
             for condition in conditions:
                 standing.add(condition.key)
@@ -162,7 +164,7 @@ class RtnlSource(Source[Desired, Observed]):
                 if condition.state is State.PENDING and not condition.paused:
                     pending.add(condition.key)
         let_go(self._standing if report.complete else ())
-        self._reader.disputed = disputed
+        self._reader.routes.disputed = disputed
         self._standing, self.pending = standing, pending
 
     async def _declare(self, work: Pass[Desired]) -> None:
@@ -177,7 +179,7 @@ class RtnlSource(Source[Desired, Observed]):
                 self._watch.sift()
             let_go(before.desired.routes, self._proven)
             self._proven = set()
-            self._reader.forget()
+            self._reader.routes.forget()
             if self._host is not None:
                 self._host.forget()
             elif any(refers(link) for link in work.desired.links.values()):
@@ -250,15 +252,15 @@ class RtnlSource(Source[Desired, Observed]):
             self._proven.update(keys)
             run.equal(keys, self._standing)
         if observed.look.routes:
-            async for keys in slices(await self._reader.borne_out(observed)):
+            async for keys in slices(await self._reader.routes.borne_out(observed)):
                 self._proven.update(keys)
                 run.equal(keys, self._standing)
         async for conditions in slices(plan.conditions):
             run.judged(conditions)
         if len(observed.raw) < LARGE:
-            self._reader.remember(observed, plan.steady)
+            self._reader.routes.remember(observed, plan.steady)
         else:
-            await asyncio.to_thread(self._reader.remember, observed, plan.steady)
+            await asyncio.to_thread(self._reader.routes.remember, observed, plan.steady)
         todo: list[Op] = []
         links = False
         for number, op in enumerate(plan.ops, 1):
@@ -373,7 +375,7 @@ class Watch:
     """A subscription to the events of the scope's namespace and, where links refer to the host's, to those
     of its links."""
 
-    def __init__(self, events: EventReader, notify: Callable[[Hint], None], reader: Reader) -> None:
+    def __init__(self, events: EventReader, notify: Callable[[Hint], None], reader: RouteReader) -> None:
         self._events = events
         self._notify = notify
         self._reader = reader
