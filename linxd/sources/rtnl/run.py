@@ -16,9 +16,13 @@ from linxd.sources.rtnl.model import Desired
 class Run:
     """The account of one pass over its rounds."""
 
-    def __init__(self, work: Pass[Desired]) -> None:
+    def __init__(self, work: Pass[Desired], *, keyed: bool) -> None:
         self.work = work
-        self.drifted: dict[tuple[Key, Verb], Op] = {}
+        self._keyed = keyed
+        """It looks at some objects, so that it counts at which ones."""
+        self.drifted: dict[Key, Op] = {}
+        self._again: dict[tuple[Key, Verb], Op] = {}
+        """Further ops of objects that another op was found for before."""
         self.applied: list[Op] = []
         self.conditions: dict[Key, Condition] = {}
         self.culprits: dict[Key, Culprit] = {}
@@ -110,8 +114,11 @@ class Run:
 
     def drift(self, op: Op) -> None:
         """An op that was found to be needed."""
-        self.looked.add(op.key)
-        self.drifted.setdefault((op.key, op.verb), op)
+        if self._keyed:
+            self.looked.add(op.key)
+        first = self.drifted.setdefault(op.key, op)
+        if first.verb is not op.verb:
+            self._again.setdefault((op.key, op.verb), op)
 
     def hold(self, op: Op, condition: Condition) -> None:
         """The op is not tried now, or was refused: the object stays as ``condition`` says."""
@@ -144,7 +151,7 @@ class Run:
         """What the loop is told."""
         return Report(
             trigger=self.work.trigger,
-            drifted=tuple(self.drifted.values()),
+            drifted=(*self.drifted.values(), *self._again.values()),
             applied=tuple(self.applied),
             conditions=tuple(self.conditions.values()),
             total=total,

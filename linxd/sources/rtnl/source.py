@@ -110,8 +110,8 @@ class RtnlSource(Source[Desired, Observed]):
         """One pass. See `linxd.source.Source.reconcile`."""
         started = time.monotonic()
         await self._declare(work)
-        run = Run(work)
         keyed = bool(work.hints) and all(hint.key is not None for hint in work.hints) and self._looked_once
+        run = Run(work, keyed=keyed)
         if keyed:
             await self._heal(run)
         else:
