@@ -162,6 +162,11 @@ def _open_path(path: str) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError):
         raise NotThere(f"{path} is not there") from None
+    except PermissionError:
+        # `ip netns` lets nobody read that file, and a scope's process has no right to look past that.
+        if _is_empty_file(path):
+            raise NotThere(_EMPTY.format(path)) from None
+        raise
     try:
         kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
     except OSError as error:
@@ -169,12 +174,23 @@ def _open_path(path: str) -> int:
         os.close(fd)
         if error.errno == errno.ENOTTY and empty:
             # `ip netns add` makes an empty file first and mounts the namespace on it then.
-            raise NotThere(f"{path} is an empty file, no namespace is mounted on it") from None
+            raise NotThere(_EMPTY.format(path)) from None
         raise Refused(f"{path} is not a namespace") from None
     if kind != _CLONE_NEWNET:
         os.close(fd)
         raise Refused(f"{path} is a namespace, but not of the network")
     return fd
+
+
+_EMPTY = "{} is an empty file, no namespace is mounted on it"
+
+
+def _is_empty_file(path: str) -> bool:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(found.st_mode) and not found.st_size
 
 
 def _open_pid(pid: int) -> tuple[int, int, int | None]:

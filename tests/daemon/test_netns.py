@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -97,6 +98,27 @@ def test_what_is_not_there_yet_may_be_waited_for(tmp_path: Path) -> None:
     ):
         with pytest.raises(NotThere):
             find(ref)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+def test_an_empty_file_that_nobody_may_read_is_not_there_yet_either() -> None:
+    # `ip netns add` makes it so, and `ip netns delete` leaves it so for a moment; a scope's process is
+    # nobody's.
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        file = Path(directory, "c1")
+        file.touch(0)
+        full = Path(directory, "c2")
+        full.write_text("something")
+        full.chmod(0)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(NotThere, match="no namespace is mounted"):
+                find(Ref("path", str(file)))
+            with pytest.raises(PermissionError):
+                find(Ref("path", str(full)))
+        finally:
+            os.seteuid(0)
 
 
 def test_entering_takes_one_thread_along_and_no_other(netns: str) -> None:
