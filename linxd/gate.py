@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from linxd.patch import Change, Condition, Culprit, Key, Named, Op, State, Verb, left
-from linxd.slices import let_go
+from linxd.slices import give_up
 from linxd.source import transient
 
 EAGER = 3
@@ -289,14 +289,14 @@ class Gate:
     def declared(self) -> None:
         """Something else is declared: all is forgiven."""
         self.asked()
-        let_go(self._queue)
+        give_up(self._queue)
         self._heals = {}
         self._fights = {}
         self._queue = []
 
     def asked(self) -> None:
         """Somebody asked for a pass by hand: failures are tried again at once. Fights stay what they are."""
-        let_go(self._failures, *self._dependents.values())
+        give_up(self._failures, *self._dependents.values())
         self._failures = {}
         self._dependents = {}
         self._hurried = set()
@@ -306,7 +306,8 @@ class Gate:
     # -- time -----------------------------------------------------------------------------------------------
 
     def next_due(self) -> float | None:
-        """When the first held op may be tried again, if any waits for its time."""
+        """When the first held op may be tried again, if any waits for its time, or sooner: what does not
+        wait any more is taken out of the queue some at a time."""
         if self._moved:
             self._stir()
         for _ in range(MOST_DUE):
@@ -316,12 +317,11 @@ class Gate:
             if self._waits(key, when):
                 return when
             heapq.heappop(self._queue)
-        self._sort_out()
         return self._queue[0][0] if self._queue else None
 
     def _sort_out(self) -> None:
         """Make the queue anew: most of what stands in it is past."""
-        let_go(self._queue)
+        give_up(self._queue)
         self._queue = [
             (one.again, key) for key, one in self._failures.items() if one.waiting and one.again is not None
         ]
@@ -330,10 +330,14 @@ class Gate:
 
     def due(self) -> tuple[Key, ...] | None:
         """The objects whose time has come; None where they are so many that a look at everything costs less.
-        Each is named once: the pass that follows tries it or leaves it."""
+        Each is named once: the pass that follows tries it or leaves it. Where much of the queue is past,
+        there may be more that `next_due` tells of."""
         now = self._clock()
         keys: dict[Key, None] = {}
-        while (first := self.next_due()) is not None and first <= now:
+        past = 0
+        if self._moved:
+            self._stir()
+        while self._queue and self._queue[0][0] <= now:
             if len(keys) == MOST_DUE:
                 for one in self._failures.values():
                     if one.again is not None and one.again <= now:
@@ -353,6 +357,8 @@ class Gate:
                 if fight is not None and fight.again == when:
                     fight.waiting = False
                     fight.seen = now
+            elif (past := past + 1) == MOST_DUE:
+                break
         return tuple(keys)
 
     def expire(self) -> float | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from linxd import __version__
@@ -18,10 +19,11 @@ from linxd.bus import names
 from linxd.bus.connection import BusError, Call
 from linxd.bus.forms import ObjectForm, listed, object_form, planned, public_name
 from linxd.bus.interface import Interface, Property, method
+from linxd.bus.kept import Kept
 from linxd.config.faults import ConfigError
 from linxd.log import clean
 from linxd.part import Part
-from linxd.patch import Patch, State
+from linxd.patch import Condition, Key, Patch, State
 from linxd.reload import ANSWERED, told
 from linxd.scope import ORDER, Ambiguous, Scope, ScopeState
 from linxd.slices import let_go
@@ -29,16 +31,26 @@ from linxd.source import Blocked, Gone
 
 PAGE = 1000
 """Ops, or objects, in one answer at most."""
-PLANS = 4
-"""Plans that are kept to be read on in."""
-KEPT = 60.0
-"""Seconds after which nobody reads on in a plan."""
 MOST_WAITING = 16
 """Times that one sender may wait at once."""
 PATIENCE = 90.0
 """Seconds after which it is said that something takes too long."""
 LONGEST = 365 * 86400
 """Seconds of a pause or a wait; more is taken for so many."""
+
+
+_Row = tuple[Key, str, Condition | None, Mapping[Key, tuple[State, int]], int]
+"""An object: key, name, how it is, since when (of those of which it is known), until when it is paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    wanted: str
+    rows: list[_Row]
+
+
+def _let_plan_go(plan: tuple[list[Patch], int]) -> None:
+    let_go(*(part for patch in plan[0] for part in (patch.ops, patch.conditions, patch.adopt)))
 
 
 class ScopeInterface(Interface):
@@ -78,8 +90,8 @@ class ScopeInterface(Interface):
         self._word = word
         self._reload = reload
         self._release = release
-        self._plans: OrderedDict[str, tuple[list[Patch], int]] = OrderedDict()
-        self._expiry: asyncio.TimerHandle | None = None
+        self._plans: Kept[tuple[list[Patch], int]] = Kept(_let_plan_go)
+        self._lists: Kept[_Listed] = Kept(lambda listed: let_go(listed.rows))
         self._waiting: Counter[str] = Counter()
         self._wakes: set[tuple[int, asyncio.Event]] = set()
         """Who waits for which generation, to be woken when it may be theirs to know."""
@@ -111,9 +123,8 @@ class ScopeInterface(Interface):
 
     def close(self) -> None:
         """Keep nothing any more."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._plans.clear()
+        self._plans.close()
+        self._lists.close()
 
     def moved(self) -> None:
         """Something of the scope may have changed."""
@@ -130,31 +141,17 @@ class ScopeInterface(Interface):
     async def plan(self, call: Call, offset: int, limit: int) -> tuple[list[Any], int, int]:
         """A plan is made at offset 0, and kept for its sender to read on in."""
         _page(limit)
-        if not offset or call.sender not in self._plans:
+        kept = self._plans.get(call.sender) if offset else None
+        if kept is None:
             self._going()
             generation = self._scope.generation
-            patches = [await _asked(part, part.plan()) for part in self._ordered()]
-            self._discard(call.sender)
-            self._plans[call.sender] = patches, generation
-            while len(self._plans) > PLANS:
-                self._discard(next(iter(self._plans)))
-        patches, generation = self._plans[call.sender]
-        self._plans.move_to_end(call.sender)
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._expiry = asyncio.get_running_loop().call_later(KEPT, self._expire)
+            kept = [await _asked(part, part.plan()) for part in self._ordered()], generation
+            self._plans.put(call.sender, kept)
+        patches, generation = kept
         # A copy: the plan may be given up while some of it is put in form.
         some = list(patches)
         total = sum(len(patch.ops) for patch in some)
         return await asyncio.to_thread(planned, some, offset, limit), total, generation
-
-    def _discard(self, sender: str) -> None:
-        patches, _ = self._plans.pop(sender, ([], 0))
-        let_go(*(part for patch in patches for part in (patch.ops, patch.conditions, patch.adopt)))
-
-    def _expire(self) -> None:
-        for sender in list(self._plans):
-            self._discard(sender)
 
     @method("suu", "a(sssta{sv})u", action="inspect")
     async def list_objects(
@@ -164,25 +161,38 @@ class ScopeInterface(Interface):
         _page(limit)
         if wanted and wanted not in list(State):
             raise BusError(names.INVALID_ARGS, f"{wanted!r} is no condition: {', '.join(State)}")
+        kept = self._lists.get(call.sender) if offset else None
+        if kept is None or kept.wanted != wanted:
+            kept = await asyncio.to_thread(self._list(wanted))
+            if offset + limit < len(kept.rows):
+                self._lists.put(call.sender, kept)
+        some = kept.rows[offset : offset + limit]
+
+        def form() -> list[ObjectForm]:
+            return [
+                object_form(key, name, condition, since, paused_until=until)
+                for key, name, condition, since, until in some
+            ]
+
+        return await asyncio.to_thread(form), len(kept.rows)
+
+    def _list(self, wanted: str) -> Callable[[], _Listed]:
+        """What makes the list, in another thread: of how it all is now."""
         looks = [
             (part.loop.source, part.desired, {**part.left}, *part.loop.standing())
             for part in self._ordered()
             if part.loop is not None
         ]
 
-        def look() -> tuple[list[ObjectForm], int]:
-            page: list[ObjectForm] = []
-            total = 0
+        def look() -> _Listed:
+            rows: list[_Row] = []
             for source, desired, left, conditions, since in looks:
                 for key, name, condition in listed(source.objects(desired), conditions, wanted):
-                    if offset <= total < offset + limit:
-                        one = left.get(source.unit(key)) if left else None
-                        until = 0 if one is None else one.at
-                        page.append(object_form(key, name, condition, since, paused_until=until))
-                    total += 1
-            return page, total
+                    one = left.get(source.unit(key)) if left else None
+                    rows.append((key, name, condition, since, 0 if one is None else one.at))
+            return _Listed(wanted, rows)
 
-        return await asyncio.to_thread(look)
+        return look
 
     @method("", "s", action="inspect")
     def describe(self, call: Call) -> tuple[str]:

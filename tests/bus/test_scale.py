@@ -67,3 +67,36 @@ def test_while_a_plan_of_everything_is_made_others_are_answered(
             other.close()
 
         asyncio.run(main())
+
+
+def test_the_pages_of_a_list_belong_together(bus: Any, netns: str, tmp_path: Path) -> None:
+    many = 1500
+    with Served(bus.address, netns, tmp_path, declaration(many)) as served:
+
+        async def main() -> None:
+            asker, other = Connection(served.address), Connection(served.address)
+            await asker.open()
+            await other.open()
+
+            async def page(who: Connection, wanted: str, offset: int) -> tuple[list[Any], int]:
+                words = [wanted, offset, 1000]
+                found = await who.call(
+                    served.name, served.path, SCOPE, "ListObjects", "suu", words, seconds=60
+                )
+                return found[0], found[1]
+
+            before, total = await page(asker, "done", 0)
+            await asker.call(
+                served.name, served.path, SCOPE, "PauseObject", "st", ["address 192.0.2.5/24", 600_000_000]
+            )
+            rest, again = await page(asker, "done", 1000)
+            assert total == again == len(before) + len(rest)
+            assert not [row for row in rest if row[4]]
+            # The other asks for the first time, and the first one for something else.
+            assert (await page(other, "done", 1000))[1] == total
+            assert await page(asker, "failed", 1000) == ([], 0)
+            assert [row[4] for row in (await page(asker, "", 0))[0] if row[4]] != []
+            asker.close()
+            other.close()
+
+        asyncio.run(main())

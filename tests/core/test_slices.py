@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import weakref
 
-from linxd.slices import chunks, let_go, slices
+import pytest
+
+from linxd.slices import chunks, give_up, let_go, slices
 
 
 class Thing:
@@ -50,6 +52,22 @@ def test_what_is_let_go_of_goes_step_by_step_and_all_of_it() -> None:
         assert len(alive) == 5000
         while alive:
             await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", [list, dict, set])
+def test_what_is_given_up_goes_without_being_copied(kind: type) -> None:
+    async def main() -> None:
+        things = [Thing() for _ in range(5000)]
+        alive = weakref.WeakSet(things)
+        container = dict.fromkeys(things) if kind is dict else kind(things)
+        del things
+        give_up(container)
+        assert len(container) == len(alive) == 5000
+        while alive:
+            await asyncio.sleep(0)
+        assert not container
 
     asyncio.run(main())
 
