@@ -55,7 +55,7 @@ def from_json(form: Mapping[str, Any]) -> Picture:
     if form.get("version") != VERSION:
         raise ValueError(f"version is {form.get('version')!r}, want {VERSION}")
     try:
-        return Picture(
+        picture = Picture(
             nodes=tuple(
                 Node(**{**_known(Node, link), "addresses": tuple(link["addresses"])})
                 for link in form["links"]
@@ -67,8 +67,12 @@ def from_json(form: Mapping[str, Any]) -> Picture:
             scopes=tuple(ScopeSign(**_known(ScopeSign, scope)) for scope in form["scopes"]),
             notes=tuple(form["notes"]),
         )
-    except (LookupError, TypeError) as error:
+        for edge in picture.edges:
+            picture.node(edge.below)
+            picture.node(edge.above)
+    except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"not a picture: {error}") from None
+    return picture
 
 
 def _known(type: type[Node | ScopeSign], form: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field, replace
 
 from linxd.topology.seen import HOST
 
+PAIRED = frozenset({"veth", "netkit", "vxcan"})
+"""Kinds of which there are always two; IFLA_LINK is the other one then, and not a parent."""
+
 
 class Relation(enum.StrEnum):
     """How one link belongs to another."""

@@ -15,13 +15,11 @@ from linxd.sources.rtnl.attributes import KINDS
 from linxd.sources.rtnl.info import decode_info, parent_in
 from linxd.sources.rtnl.links import info_kind
 from linxd.sources.rtnl.model import Desired, Link
-from linxd.topology.picture import Edge, Node, Picture, Relation, ScopeSign, natural, place_order
+from linxd.topology.picture import PAIRED, Edge, Node, Picture, Relation, ScopeSign, natural, place_order
 from linxd.topology.seen import HOST, Place, Scope, Seen
 
 IFF_UP, IFF_LOOPBACK, IFF_LOWER_UP = 0x1, 0x8, 0x10000
 IF_OPER_DORMANT = 5
-PAIRED = frozenset({"veth", "netkit", "vxcan"})
-"""Kinds of which there are always two; IFLA_LINK is the other one then, and not a parent."""
 TELLING = ("id", "mode")
 """Options that tell a link from others of its kind."""
 _KINDS = {info_kind(name): kind for name, kind in KINDS.items()}
@@ -230,6 +228,7 @@ class _Work:
                 continue
             if id not in self.messages:
                 self._edge(id, end, Relation.PAIR)
+                self.nodes[end] = replace(self.nodes[end], elsewhere="")
             if end not in self.messages and link.peer.master:
                 self._edge_to(end, self.nodes[end].place, link.peer.master, Relation.PORT)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from linxd.log import clean
-from linxd.topology.picture import Node, Picture, Relation, ScopeSign
+from linxd.topology.picture import PAIRED, Node, Picture, Relation, ScopeSign
 
 UNICODE = ("├─ ", "└─ ", "│  ", "   ")
 ASCII = ("|- ", "`- ", "|  ", "   ")
@@ -79,4 +79,7 @@ def remarks(picture: Picture, node: Node) -> list[str]:
     on which it is drawn."""
     said = [] if node.state in ("", "done") else [f"{node.state}: {node.why}" if node.why else node.state]
     said += [f"{BESIDES[relation]} {one.called(node.place)}" for relation, one in picture.besides(node)]
-    return [*said, f"other end: {node.elsewhere}"] if node.elsewhere else said
+    if node.elsewhere:
+        relation = Relation.PAIR if node.kind in PAIRED else Relation.STACKED
+        said.append(f"{BESIDES[relation]} {node.elsewhere}")
+    return said

@@ -73,8 +73,24 @@ def host_and_web() -> tuple[Place, Place, Scope, Scope]:
     return host, web, keeps_host, keeps_web
 
 
+HOSTILE = (
+    'a"b',
+    "back\\",
+    "a\\nb",
+    "</svg>",
+    "<b>&amp;&",
+    "]]>",
+    "{}[]|",
+    "\x1b[31mred",
+    "\u202egnp",
+    "two\nlines",
+    "ü€漢",
+)
+"""Names that the kernel takes, and a few that it would not."""
+
 __all__ = [
     "DOWN",
+    "HOSTILE",
     "NO_CARRIER",
     "Kept",
     "Link",
