@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from linxd.log import ERROR, Entry, news
 from linxd.netns import NotThere, Refused, locate
 from linxd.nswatch import WAIT, wait_for
 from linxd.reload import faults
-from linxd.systemd.jobs import ended
+from linxd.systemd.jobs import began, ended, ran_and_ended
 from linxd.systemd.journal import Journal, connected
 from linxd.systemd.notify import Notifier
 
@@ -45,10 +46,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(entry: Entry) -> None:
         sink(replace(entry, fields={**entry.fields, **unit}))
 
+    # Whoever has it stopped wants nothing remembered; it ends by the signal all the same.
+    signal.signal(signal.SIGTERM, _stopped)
     try:
         return link(options.scope, options.wait, say, pulled)
+    except _Stopped:
+        _forget(options.scope)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+        raise
     finally:
         sink.close()
+
+
+class _Stopped(BaseException):
+    """Raised wherever we are then."""
+
+
+def _stopped(*_: object) -> None:
+    raise _Stopped
 
 
 def link(name: str, seconds: float, say: Callable[[Entry], None], pulled: Sequence[str] = ()) -> int:
@@ -56,7 +72,8 @@ def link(name: str, seconds: float, say: Callable[[Entry], None], pulled: Sequen
 
     ``pulled``: units that had the scope started along with them. When they have ended, nobody waits any
     more: a unit that ends by itself takes along what runs, but not what waits to run (systemd's
-    PropagatesStopTo= does not reach that far).
+    PropagatesStopTo= does not reach that far). One may have ended before anybody could ask who they are, and
+    then nobody can: so a unit whose namespace is meant, and which has run since we were started, counts.
     """
     pulled = _remembered(name, pulled)
     broken: Entry | None = None
@@ -77,9 +94,7 @@ def link(name: str, seconds: float, say: Callable[[Entry], None], pulled: Sequen
         os.symlink(target, fresh)
         os.replace(fresh, f"{DIRECTORY}/{name}")
     except (NotThere, Refused, OSError) as error:
-        for left in (f"{DIRECTORY}/{name}", _by(name)):
-            with contextlib.suppress(OSError):
-                os.unlink(left)
+        _forget(name)
         if broken is not None:
             say(broken)
             return CONFIGURATION
@@ -87,6 +102,12 @@ def link(name: str, seconds: float, say: Callable[[Entry], None], pulled: Sequen
         say(news(name, text, priority=ERROR))
         return CONFIGURATION if isinstance(error, Refused) else UNAVAILABLE
     return 0
+
+
+def _forget(name: str) -> None:
+    for left in (f"{DIRECTORY}/{name}", _by(name)):
+        with contextlib.suppress(OSError):
+            os.unlink(left)
 
 
 def _by(name: str) -> str:
@@ -123,7 +144,11 @@ async def _wait(
     text = f"waits for {ref}, {seconds:.0f} s at most"
     say(news(name, text))
     Notifier().status(text)
-    wanting = asyncio.create_task(ended(pulled))
+    if pulled or ref.kind != "unit":
+        wanting = asyncio.create_task(ended(pulled))
+    else:
+        pulled = (ref.value,)
+        wanting = asyncio.create_task(ran_and_ended(ref.value, began()))
     try:
         return await wait_for(ref, locate, seconds=seconds, wanted=lambda: not wanting.done())
     except NotThere as error:

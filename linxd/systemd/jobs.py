@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import time
 from collections.abc import Sequence
 
 from linxd.culprit import cgroup_paths, unit_of
@@ -19,6 +21,8 @@ TOLD = 10.0
 """The same where somebody waits anyway."""
 LOOK_FIRST, LOOK_LAST = 0.2, 2.0
 """Seconds between two looks at whether a unit has ended."""
+READ_LAST = 8.0
+"""The same where that is read in the journal, which is more work."""
 
 
 async def stopped_for_good() -> bool | None:
@@ -52,6 +56,37 @@ async def ended(units: Sequence[str]) -> None:
         pause = min(2 * pause, LOOK_LAST)
 
 
+async def ran_and_ended(unit: str, since: float) -> None:
+    """Return when a unit that ran at ``since`` (seconds of CLOCK_REALTIME) or later has ended.
+
+    systemd forgets a scope as soon as that has ended, and with it that it wanted anything: what it was is
+    left in the journal alone. Where that is not kept, this never returns.
+    """
+    pause = LOOK_FIRST
+    while not (await _was_told_of(unit, since) and await _has_ended(unit)):
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, READ_LAST)
+
+
+async def _was_told_of(unit: str, since: float) -> bool:
+    """Whether systemd has said something of a unit since then, as it does of each end."""
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(TOLD):
+            # Anybody may write UNIT=, but nobody else is process 1.
+            which = ("_PID=1", f"UNIT={unit}", f"--since=@{since:.6f}")
+            return bool(await _ask("--quiet", "--lines=1", "--output=cat", *which, program="journalctl"))
+    return False
+
+
+def began() -> float:
+    """When this process was started, in seconds of CLOCK_REALTIME, and by what the kernel counts in (10 ms)
+    too early at most."""
+    with open("/proc/self/stat", "rb") as file:
+        ticks = int(file.read().rpartition(b")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
+
+
 async def _has_ended(unit: str) -> bool:
     """Whether it neither runs nor is about to; one that nobody can tell of has not."""
     with contextlib.suppress(TimeoutError, OSError):
@@ -74,9 +109,9 @@ def own_unit() -> str | None:
     return None
 
 
-async def _ask(*words: str) -> str:
+async def _ask(*words: str, program: str = "systemctl") -> str:
     process = await asyncio.create_subprocess_exec(
-        "systemctl",
+        program,
         *words,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

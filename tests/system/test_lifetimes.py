@@ -228,6 +228,39 @@ def test_a_container_that_ends_while_its_namespace_is_waited_for_leaves_nobody_w
     assert machine.do("systemctl", "--failed", "--plain", "--no-legend", "list-units", "linx*") == ""
 
 
+def test_a_container_that_ends_before_it_was_asked_who_wants_its_network_leaves_nobody_waiting(
+    machine: Machine, names: Callable[[str], str]
+) -> None:
+    """Nobody can tell any more who that was: systemd has forgotten the scope."""
+    ended = [names("t") for _ in range(5)]
+    with Journal(machine) as journal:
+        for name in ended:
+            unit = f"pulls-{name}.scope"
+            declare(machine, name, netns=f"unit:{unit}")
+            machine.do("systemd-run", "--quiet", "--scope", f"--unit={unit}", *pulling(name), "true")
+            journal.of(unit_of(name), f"and {unit} has ended")
+            eventually(lambda name=name: is_gone(machine, name))
+    assert machine.do("systemctl", "--failed", "--plain", "--no-legend", "list-units", "linx*") == ""
+
+
+def test_who_starts_a_network_by_hand_has_it_wait_for_its_container(machine: Machine, name: str) -> None:
+    unit = f"pulls-{name}.scope"
+    declare(machine, name, netns=f"unit:{unit}")
+    with Journal(machine) as journal:
+        # Of a container that was stopped while its namespace was waited for, nothing is remembered.
+        with Box(machine, name, unit=unit, properties=pulling(name), inside=()) as container:
+            journal.of(unit_of(name), "waits for unit:")
+            container.stop()
+            eventually(lambda: is_gone(machine, name))
+        machine.do("systemctl", "start", "--no-block", unit_of(name))
+        journal.of(unit_of(name), "waits for unit:")
+        with Box(machine, name, unit=unit, properties=pulling(name)):
+            started(journal, name)
+            is_up(machine, name)
+        stopped(journal, name)
+        eventually(lambda: is_gone(machine, name))
+
+
 # -- linxd.service, which need not be there -----------------------------------------------------------------
 
 
