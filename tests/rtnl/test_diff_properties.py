@@ -46,7 +46,9 @@ class Kernel:
                 seen.routes[key] = routes.have(msg, TABLE)
             elif key[0] == "neighbour":
                 seen.neighbours[key] = neighbours.have(msg, TABLE)
-        seen.rules = rules.have_all(msg for key, msg in self.objects.items() if key[0] == "rule")
+        seen.rules = rules.by_identity(
+            rules.have(msg) for key, msg in self.objects.items() if key[0] == "rule"
+        )
         return seen
 
     def apply(self, op: Op) -> None:

@@ -21,6 +21,7 @@ from linxd.source import Blocked, Owned, Pass
 from linxd.sources.rtnl import addresses, neighbours, prefixes, rules
 from linxd.sources.rtnl.dumps import Dumps
 from linxd.sources.rtnl.hostside import HostSide
+from linxd.sources.rtnl.kind import Have
 from linxd.sources.rtnl.look import Index, Look
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired
 from linxd.sources.rtnl.observed import Observed
@@ -30,6 +31,8 @@ from linxd.sources.rtnl.table import LinkTable
 
 PLACES = 5000
 """Connected routes of which it is kept in mind what was said of them."""
+SAME_RULES = 5000
+"""Rules up to which it is kept in mind what was said of them: a kilobyte each."""
 FEW_LINKS = 8
 DUMP_COST = 40
 """Neighbours, addresses or links that can be passed over in the time that asking for one link's takes."""
@@ -48,6 +51,8 @@ class Reader:
         """Places of connected routes, by what dumps said of them."""
         self._same_links: dict[int, tuple[bytes, LinkMsg]] = {}
         """Links by index, as the last dump had them, with a digest of what it said."""
+        self._same_rules: dict[bytes, Have[RuleMsg]] = {}
+        """Rules, by what the last dump said of them."""
         self._neighbourhood = 0
         """Neighbours that the last dump of all of them had."""
 
@@ -94,13 +99,30 @@ class Reader:
         for family in look.routes:
             await self.routes.read(observed, family, index, work)
         if look.rules:
-            found: list[RuleMsg] = []
-            for family in (AF_INET, AF_INET6):
-                found += await self._dumps.collect(
-                    wire.RTM_GETRULE, rt.query_rules(family), rt.decode_rule, work
-                )
-            observed.rules = rules.have_all(found)
+            observed.rules = rules.by_identity(await self._rules(work))
         return observed
+
+    # -- rules ----------------------------------------------------------------------------------------------
+
+    async def _rules(self, work: Pass[Desired]) -> list[Have[RuleMsg]]:
+        """All rules: the kernel can't be asked for one. One whose message is the same as last time is not
+        taken apart again."""
+        before = self._same_rules
+        now: dict[bytes, Have[RuleMsg]] = {}
+
+        def decode(buf: bytes, start: int, end: int) -> Have[RuleMsg]:
+            raw = buf[start:end]
+            have = before.get(raw)
+            if have is None:
+                have = rules.have(rt.decode_rule(buf, start, end))
+            now[raw] = have
+            return have
+
+        found: list[Have[RuleMsg]] = []
+        for family in (AF_INET, AF_INET6):
+            found += await self._dumps.collect(wire.RTM_GETRULE, rt.query_rules(family), decode, work)
+        self._same_rules = now if len(now) <= SAME_RULES else {}
+        return found
 
     # -- links ----------------------------------------------------------------------------------------------
 

@@ -51,15 +51,21 @@ def as_rule(msg: RuleMsg) -> Rule:
     )
 
 
-def have_all(messages: Iterable[RuleMsg]) -> dict[Key, list[Have[RuleMsg]]]:
+def have(msg: RuleMsg) -> Have[RuleMsg]:
+    """An observed rule under its identity."""
+    rule = as_rule(msg)
+    return Have(rule.key, msg, rule.words())
+
+
+def by_identity(rules: Iterable[Have[RuleMsg]]) -> dict[Key, list[Have[RuleMsg]]]:
     """Observed rules by identity. There are several under one when they differ in protocol, or in what a
     rule does besides looking up (suppress, realms): ours stand first."""
     found: dict[Key, list[Have[RuleMsg]]] = {}
-    for msg in messages:
-        rule = as_rule(msg)
-        found.setdefault(rule.key, []).append(Have(rule.key, msg, rule.words()))
+    for rule in rules:
+        found.setdefault(rule.key, []).append(rule)
     for same in found.values():
-        same.sort(key=lambda have: have.msg.protocol != PROTO_LINXD)
+        if len(same) > 1:
+            same.sort(key=lambda have: have.msg.protocol != PROTO_LINXD)
     return found
 
 
@@ -138,17 +144,15 @@ class RuleKind:
     @staticmethod
     def differences(want: Rule, msg: RuleMsg) -> tuple[Change, ...]:
         """Attributes besides the identity."""
-        seen = as_rule(msg)
-        found = [
+        return tuple(
             Change(attribute, None if a is None else str(a), None if b is None else str(b))
             for attribute, a, b in (
-                ("suppress_prefixlength", seen.suppress_prefixlength, want.suppress_prefixlength),
-                ("suppress_ifgroup", seen.suppress_ifgroup, want.suppress_ifgroup),
-                ("realms", seen.realms, want.realms),
+                ("suppress_prefixlength", msg.suppress_prefixlength, want.suppress_prefixlength),
+                ("suppress_ifgroup", msg.suppress_ifgroup, want.suppress_ifgroup),
+                ("realms", msg.flow or None, want.realms),
             )
             if a != b
-        ]
-        return tuple(found)
+        )
 
     def origin(self, have: Have[RuleMsg]) -> Origin:
         protocol = have.msg.protocol or 0
