@@ -50,10 +50,12 @@ def trim() -> None:
 async def tidy() -> None:
     """Look through what is old now and then, if it is little. What is much (a declaration that was read
     since) has no cycles and goes when nobody needs it any more: it is not looked through from now on, and
-    what comes after it is."""
+    what comes after it is. What the C library has come to keep in hand meanwhile goes back: in a daemon
+    that sees containers come and go it is half a kilobyte for each of them."""
     while True:
         await asyncio.sleep(EVERY)
         if len(gc.get_objects(generation=2)) <= FEW:
             gc.collect()
+            trim()
         else:
             settle()
