@@ -6,6 +6,8 @@ Prose by hand. Nothing here decides whether something is reached; that is in the
 
 from __future__ import annotations
 
+import re
+
 BELOW: dict[str, str] = {
     "idle": """
         A wake-up each second is that of the sysctls of whose change the kernel tells nothing; a scope
@@ -21,7 +23,7 @@ _REASONS: tuple[tuple[str, str, str, str], ...] = (
         µs of Python. The order of these steps is a promise (what is written is known to be ours whenever
         the process is killed) and not given up for speed.
     """),
-    ("heal", "rule", "", """
+    ("heal", "^rule$", "", """
         **Rules.** Without a way to ask for one rule, and as an event may name one of several alike, all
         rules of the family are read before one is healed: with 500 of them that is most of the time.
     """),
@@ -67,7 +69,7 @@ _REASONS: tuple[tuple[str, str, str, str], ...] = (
         are the same commands without any of that.
     """),
 )  # fmt: skip
-"""Row, part of the figure's name, part of the target's words, and the reason; the first one counts."""
+"""Row, a pattern of the figure's name, part of the target's words, and the reason; the first one counts."""
 
 
 def below(row: str) -> str:
@@ -77,7 +79,7 @@ def below(row: str) -> str:
 
 def limit(row: str, name: str, words: str) -> str:
     """The reason for a target that is not reached; empty where none is known."""
-    for where, part, target, text in _REASONS:
-        if where == row and part in name and target in words:
+    for where, pattern, target, text in _REASONS:
+        if where == row and re.search(pattern, name) and target in words:
             return " ".join(text.split())
     return ""

@@ -121,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in ROWS:
         if options.only and row not in options.only:
             continue
+        start = time.monotonic()
         try:
             for one in measured(row, quick=options.quick):
                 results.append(one)
@@ -133,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             broken = True
             skipped[row] = f"it broke: {error}"
+        print(f"\n({row} took {time.monotonic() - start:.0f} s)", flush=True)
     print()
     for row, why in skipped.items():
         print(f"{row} was not measured: {why}")

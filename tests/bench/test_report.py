@@ -97,6 +97,12 @@ def test_a_reason_stands_on_the_page_only_where_the_target_is_not_reached() -> N
     assert limit("nothing", "", "") == ""
 
 
+def test_the_reason_of_rules_is_not_that_of_nft_rules() -> None:
+    assert limit("heal", "rule", "half of them under 1 ms") == limit("heal", "rule", "")
+    assert "Rules" in limit("heal", "rule", "")
+    assert "Rules" not in limit("heal", "nft rule", "half of them under 2 ms")
+
+
 def test_another_format_is_refused() -> None:
     with pytest.raises(ValueError, match="format 0"):
         read({**document(HEAL), "format": 0})
