@@ -9,14 +9,14 @@ import sys
 from collections.abc import Sequence
 
 from linxd import __version__
-from linxd.cli import asking, capture, check, journal, plan, release, status, watch
+from linxd.cli import asking, capture, check, journal, plan, release, status, topology, watch
 from linxd.cli.once import Trouble
 from linxd.cli.pager import paged
 from linxd.cli.terminal import RED, Paint
 from linxd.log import clean
 
 TROUBLE = 2
-PAGED = frozenset({"list", "status", "log", "diff", "capture"})
+PAGED = frozenset({"list", "status", "log", "diff", "capture", "topology"})
 """Commands whose output may be long."""
 
 _DESCRIPTION = """\
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"linxctl {__version__}")
     parser.add_argument("--no-pager", action="store_true", help="print long output as it comes")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for module in (status, watch, journal, check, plan, asking, release, capture):
+    for module in (status, topology, watch, journal, check, plan, asking, release, capture):
         module.add(commands)
     return parser
 

@@ -33,6 +33,14 @@ class Trouble(Exception):  # noqa: N818 - it becomes an exit code
         self.details = tuple(details)
 
 
+class Absent(Trouble):
+    """There is no such namespace."""
+
+
+class Barred(Trouble):
+    """It takes root to go there."""
+
+
 def name_of(file: str) -> str:
     """The scope that a file is for, by its name."""
     stem = os.path.basename(file).removesuffix(".toml")
@@ -67,10 +75,12 @@ def go_to(name: str, ref: NetnsRef) -> Namespace:
             raise Refused(f"{ref} is the host's own network namespace, which only the scope host may touch")
         if not namespace.home:
             enter(namespace.fd)
-    except (NotThere, Refused) as error:
+    except NotThere as error:
+        raise Absent(str(error)) from None
+    except Refused as error:
         raise Trouble(str(error)) from None
     except PermissionError as error:
-        raise Trouble(f"{ref}: {error.strerror} (needs root)") from None
+        raise Barred(f"{ref}: {error.strerror} (needs root)") from None
     except OSError as error:
         raise Trouble(f"{ref}: {error.strerror}") from None
     return namespace
@@ -88,9 +98,15 @@ class Piece:
 
 @contextlib.contextmanager
 def visiting(
-    name: str, ref: NetnsRef, config: ScopeConfig | None, base: str, *, write: bool
+    name: str,
+    ref: NetnsRef,
+    config: ScopeConfig | None,
+    base: str,
+    *,
+    write: bool,
+    sources: Sequence[str] = ORDER,
 ) -> Iterator[list[Piece]]:
-    """The sources of a scope in the order of first passes, in its namespace, with what they own.
+    """The ``sources`` of a scope in the order of first passes, in its namespace, with what they own.
 
     ``write``: under the namespace's lock and with the ledgers themselves; else with copies of them, whoever
     serves the namespace. Without ``config`` nothing is declared. Raises Trouble.
@@ -116,7 +132,7 @@ def visiting(
         kernel = Kernel(directory, namespace.cookie, boot_id(base), host_fd=host_fd)
         known = statedir.ledgers(os.path.dirname(directory), os.path.basename(directory))
         pieces = []
-        for source in ORDER:
+        for source in sources:
             desired = None if config is None else declared(config, source)
             if desired is None and source not in known:
                 continue

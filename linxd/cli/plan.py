@@ -64,7 +64,7 @@ def run_diff(options: argparse.Namespace) -> int:
     config = _config(options)
     base = statedir.root(options.state_dir)
     with visiting(config.name, config.netns, config, base, write=False) as pieces:
-        patches = asyncio.run(_plans(pieces))
+        patches = asyncio.run(plans(pieces))
     ops = sum(len(patch.ops) for patch in patches.values())
     bad = [one for patch in patches.values() for one in patch.conditions if one.state is not State.NOTED]
     if options.json:
@@ -89,7 +89,8 @@ def run_diff(options: argparse.Namespace) -> int:
     return DRIFT if ops or bad else AS_DECLARED
 
 
-async def _plans(pieces: list[Piece]) -> dict[str, Patch]:
+async def plans(pieces: list[Piece]) -> dict[str, Patch]:
+    """What each source would do. Raises Trouble."""
     patches = {}
     for piece in pieces:
         work = Pass(piece.desired, piece.ledger, Trigger.REQUEST, write=False)

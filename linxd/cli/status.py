@@ -57,10 +57,10 @@ def add(commands: Subparsers) -> None:
     status.set_defaults(run=run_status)
 
 
-def _found(base: str) -> dict[str, dict[str, Any]]:
-    """Word of each scope. Of one without a daemon: that it is not running, or that it died unawares."""
+def found(base: str) -> dict[str, dict[str, Any]]:
+    """Word of each scope, by name. Of one without a daemon: that it is not running, or died unawares."""
     running = {scope: (pid, cookie) for pid, scope, cookie in statedir.holders(base)}
-    found: dict[str, dict[str, Any]] = {}
+    words: dict[str, dict[str, Any]] = {}
     known = [name for name in statedir.scopes(base) if statedir.ledgers(base, name)]
     for name in dict.fromkeys((*declared_names(), *known, *running)):
         word = statedir.read_status(base, name) or {}
@@ -72,26 +72,26 @@ def _found(base: str) -> dict[str, dict[str, Any]]:
             word = {**word, "pid": pid, "cookie": cookie}
         else:
             word = {"state": "-" if word.get("state", "ended") == "ended" else "dead"}
-        found[name] = {"scope": name, "running": name in running, **word}
+        words[name] = {"scope": name, "running": name in running, **word}
     if asks_bus(base):
         # What can be read here says more than what everybody may ask.
-        told = {name: word.get("pid") for name, word in found.items() if "loops" in word}
+        told = {name: word.get("pid") for name, word in words.items() if "loops" in word}
         for name, word in on_bus(lambda name, pid: told.get(name) == pid).items():
-            found[name] = {"running": True, **word}
-    return found
+            words[name] = {"running": True, **word}
+    return words
 
 
 def run_list(options: argparse.Namespace) -> int:
     """Returns the exit code."""
-    found = _found(statedir.root(options.state_dir))
+    words = found(statedir.root(options.state_dir))
     if options.json:
-        print_json([found[name] for name in sorted(found)])
+        print_json([words[name] for name in sorted(words)])
         return 0
     paint = Paint(sys.stdout)
     rows = [("SCOPE", "STATE", "OBJECTS", "PID", "NAMESPACE")]
     shown = [tuple(paint(cell, DIM) for cell in rows[0])]
-    for name in sorted(found):
-        word = found[name]
+    for name in sorted(words):
+        word = words[name]
         state = str(word["state"])
         row = (
             clean(name),
@@ -101,7 +101,7 @@ def run_list(options: argparse.Namespace) -> int:
             clean(str(word.get("netns", "-"))),
         )
         rows.append(row)
-        shown.append((paint(row[0], BOLD), paint(row[1], *_colour(state)), *row[2:]))
+        shown.append((paint(row[0], BOLD), paint(row[1], *colour(state)), *row[2:]))
     for line in table(rows, paint=shown):
         print(line)
     return 0
@@ -109,13 +109,13 @@ def run_list(options: argparse.Namespace) -> int:
 
 def run_status(options: argparse.Namespace) -> int:
     """Returns the exit code."""
-    found = _found(statedir.root(options.state_dir))
+    words = found(statedir.root(options.state_dir))
     if options.scope is not None:
-        if options.scope not in found:
+        if options.scope not in words:
             raise Trouble(f"there is no scope {options.scope}: it has no file and no daemon")
-        chosen = [found[options.scope]]
+        chosen = [words[options.scope]]
     else:
-        chosen = [found[name] for name in sorted(found) if found[name]["running"]]
+        chosen = [words[name] for name in sorted(words) if words[name]["running"]]
     if options.json:
         print_json(chosen if options.scope is None else chosen[0])
     else:
@@ -140,7 +140,7 @@ def _status(word: Mapping[str, Any], paint: Paint) -> Iterator[str]:
         yield f"    `linxctl diff {name}` asks the kernel"
         return
     since = f" since {_moment(word['since'])}" if "since" in word else ""
-    yield f"{paint('●', *_colour(state))} {paint(name, BOLD)}: {paint(clean(state), *_colour(state))}{since}"
+    yield f"{paint('●', *colour(state))} {paint(name, BOLD)}: {paint(clean(state), *colour(state))}{since}"
     facts = [("daemon", f"linxd[{word['pid']}]"), ("namespace", str(word.get("netns", "?")))]
     if word.get("files"):
         facts.append(("files", ", ".join(map(str, word["files"]))))
@@ -200,7 +200,7 @@ def _number(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _colour(state: str) -> tuple[str, ...]:
+def colour(state: str) -> tuple[str, ...]:
     return (_COLOURS[state],) if state in _COLOURS else ()
 
 

@@ -26,6 +26,7 @@ def dot(picture: Picture) -> Iterator[str]:
     in_place: dict[str, list[Node]] = {}
     for node in picture.nodes:
         in_place.setdefault(node.place, []).append(node)
+    yield from (f"// {clean(note)}".encode("ascii", "backslashreplace").decode() for note in picture.notes)
     yield _HEAD
     for number, place in enumerate(picture.places()):
         yield f"  subgraph cluster_{number} {{"
@@ -49,15 +50,16 @@ def _words(picture: Picture, node: Node) -> Iterator[str]:
 
 
 def _look(node: Node) -> str:
+    dashed = ', style="rounded,dashed"' if node.link in ("missing", "not seen") else ""
     if not node.well:
-        return ', color=red, style="rounded,dashed"' if node.link == "missing" else ", color=red"
-    return ", color=gray, fontcolor=gray30" if node.foreign else ""
+        return f"{dashed}, color=red"
+    return f"{dashed}, color=gray, fontcolor=gray30" if node.foreign else dashed
 
 
 _ESCAPED = str.maketrans({"\\": "\\\\", '"': '\\"', "&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 def quoted(lines: Iterable[str]) -> str:
-    """Lines as a string of that language, in which a backslash and an ampersand begin something."""
+    """Lines as a string of that language, in which a backslash and an ampersand begin something; ASCII."""
     text = "\\n".join(clean(line).translate(_ESCAPED) for line in lines)
-    return f'"{text}"'
+    return f'"{text.encode("ascii", "xmlcharrefreplace").decode()}"'

@@ -58,8 +58,8 @@ class Node:
 
     @property
     def well(self) -> bool:
-        """Nothing is to be said of it: it is as declared, as far as is known, or nobody declares it."""
-        return self.link not in ("missing", "not seen") and self.state in ("", "done")
+        """Nothing is known to be wrong with it."""
+        return self.link != "missing" and self.state in ("", "done", "unknown")
 
     def called(self, place: str) -> str:
         """Its name, with its place in front for those who look from another one."""

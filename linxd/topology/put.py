@@ -204,11 +204,11 @@ class _Work:
         if below != above:
             self.edges.setdefault((below, relation), Edge(below, above, relation))
 
-    def _upper(self, id: str) -> tuple[bool, bool, tuple[bool, object], int]:
+    def _upper(self, id: str) -> tuple[object, ...]:
         """Of two ends the lesser is the upper one: the host's, that which is a port, the first by place and
-        index."""
+        name."""
         node, msg = self.nodes[id], self.messages[id]
-        return node.place != HOST, not msg.master, place_order(node.place), msg.ifindex
+        return node.place != HOST, not msg.master, place_order(node.place), natural(node.name), msg.ifindex
 
     def join_declared(self, scope: Scope) -> None:
         """What links that nobody has seen would belong to."""

@@ -52,7 +52,7 @@ def _below(
             clean(node.kind) or "-",
             node.link,
             clean(keeper(node)),
-            clean("; ".join((*node.addresses, *remarks(picture, node)))),
+            clean("; ".join(filter(None, (" ".join(node.addresses), *remarks(picture, node))))),
             node,
         )
         below = picture.below(node)
@@ -77,7 +77,9 @@ def keeper(node: Node) -> str:
 def remarks(picture: Picture, node: Node) -> list[str]:
     """What else there is to say: what keeps it from being as declared, and what it belongs to besides that
     on which it is drawn."""
-    said = [] if node.state in ("", "done") else [f"{node.state}: {node.why}" if node.why else node.state]
+    said = []
+    if node.why or node.state not in ("", "done", "unknown", node.link):
+        said.append(f"{node.state}: {node.why}" if node.why else node.state)
     said += [f"{BESIDES[relation]} {one.called(node.place)}" for relation, one in picture.besides(node)]
     if node.elsewhere:
         relation = Relation.PAIR if node.kind in PAIRED else Relation.STACKED

@@ -29,6 +29,14 @@ _linxctl() {
         compopt -o filenames; COMPREPLY=($(compgen -d -- "$word"))
         return
         ;;
+    topology:--file)
+        compopt -o filenames; COMPREPLY=($(compgen -f -- "$word"))
+        return
+        ;;
+    topology:--state-dir)
+        compopt -o filenames; COMPREPLY=($(compgen -d -- "$word"))
+        return
+        ;;
     log:-n|log:--lines)
         :
         return
@@ -96,7 +104,7 @@ _linxctl() {
     esac
     case $command in
     '')
-        COMPREPLY=($(compgen -W 'list status watch log check diff apply pause resume reload release capture -h --help --debug --version --no-pager' -- "$word"))
+        COMPREPLY=($(compgen -W 'list status topology watch log check diff apply pause resume reload release capture -h --help --debug --version --no-pager' -- "$word"))
         ;;
     list)
         if [[ $word == -* ]]; then
@@ -106,6 +114,13 @@ _linxctl() {
     status)
         if [[ $word == -* ]]; then
             COMPREPLY=($(compgen -W '-h --help --json --state-dir' -- "$word"))
+        else
+            COMPREPLY=($(compgen -W "$(_linxctl_scopes)" -- "$word"))
+        fi
+        ;;
+    topology)
+        if [[ $word == -* ]]; then
+            COMPREPLY=($(compgen -W '-h --help --json --dot --file --state-dir' -- "$word"))
         else
             COMPREPLY=($(compgen -W "$(_linxctl_scopes)" -- "$word"))
         fi
@@ -128,7 +143,7 @@ _linxctl() {
         if [[ $word == -* ]]; then
             COMPREPLY=($(compgen -W '-h --help --scope --json' -- "$word"))
         else
-            compopt -o filenames; COMPREPLY=($(compgen -f -- "$word"))
+            compopt -o filenames; COMPREPLY=($(compgen -f -- "$word"; compgen -W "$(_linxctl_scopes)" -- "$word"))
         fi
         ;;
     diff)

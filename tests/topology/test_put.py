@@ -170,7 +170,7 @@ def test_a_containers_link_is_stacked_on_the_hosts() -> None:
     scope = Scope("c1", "converged", True, desired(Link("eth0", "macvlan", parent=LinkRef("eth0", "host"))))
     assert tree(picture(host, c1, scopes=(scope,)))[1:] == [
         "`- eth0 ethernet up foreign",
-        "   `- c1:eth0 macvlan up c1 unknown",
+        "   `- c1:eth0 macvlan up c1",
         "c1 converged",
     ]
     # The same index here and there is no ring, and what lies elsewhere is no link of here.
