@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import select
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from linxd.culprit import netns_of
+from linxd.inotify import CREATE, DELETE, DELETE_SELF, MOVE_SELF, MOVED_FROM, MOVED_TO, Inotify
 from linxd.netns import Namespace, NotThere, Ref, ended, is_replaced, path_inode, processes
 
 WAIT = 60.0
@@ -28,32 +28,7 @@ _POLL = 0.5
 """Seconds between two looks where nothing tells."""
 _LOOKS = 3
 """A process may fork and end between two lines of a list."""
-_IN_MODIFY, _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x2, 0x40, 0x80, 0x100, 0x200
-_IN_DELETE_SELF, _IN_MOVE_SELF = 0x400, 0x800
-_IN_ONLYDIR = 0x01000000
-_ENTRIES = _IN_MOVED_FROM | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE | _IN_DELETE_SELF | _IN_MOVE_SELF
-
-
-class _Inotify:
-    """inotify(7) by the C library: that something happened, not what."""
-
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self.fd: int = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if self.fd < 0:
-            raise OSError(ctypes.get_errno(), "inotify_init1")
-
-    def add(self, path: str, mask: int) -> bool:
-        """Watch a path. False: it isn't there, or can't be watched."""
-        return bool(self._libc.inotify_add_watch(self.fd, os.fsencode(path), mask) >= 0)
-
-    def drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self.fd, 4096):
-                pass
-
-    def close(self) -> None:
-        os.close(self.fd)
+_ENTRIES = MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF
 
 
 class _Mounts:
@@ -127,13 +102,13 @@ class _Bells:
         """Ring when an entry comes or goes on the way to a path, and when something is mounted."""
         self.hang_mounts()
         try:
-            inotify = _Inotify()
+            inotify = Inotify()
         except OSError:
             # A user may have 128 of these, and all of their processes share them.
             self.hang_timer(_POLL)
             return
         directory = os.path.dirname(path)
-        while not inotify.add(directory, _ENTRIES | _IN_ONLYDIR) and directory != "/":
+        while inotify.add(directory, _ENTRIES) < 0 and directory != "/":
             directory = os.path.dirname(directory)
         self.hang(inotify.fd, inotify.drain, inotify.close)
 

@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Protocol
 
 from linxd.attach import (
     Decision,
@@ -48,16 +50,28 @@ _MEMBERS = {Verb.START: "StartUnit", Verb.RESTART: "RestartUnit", Verb.STOP: "St
 _DONE = {Verb.START: "started", Verb.RESTART: "started again", Verb.STOP: "stopped"}
 
 
+class Files(Protocol):
+    """What is known of the files of scopes: see `linxd.declared.Declared`."""
+
+    async def names(self) -> frozenset[str]:
+        """The scopes that have one."""
+
+    def watch(self, changed: Callable[[Collection[str] | None], None]) -> None:
+        """Tell from now on of which that may be another answer, None: of any."""
+
+    def close(self) -> None:
+        """Tell of nothing more."""
+
+
 class Attacher:
-    """Runs on ``connection``. ``rules`` and ``declared`` tell what holds now: the rules, and the names of
-    scopes that have files. ``directory``: the host's state. ``say`` is told what is done, ``warn`` what
-    could not be."""
+    """Runs on ``connection``. ``rules`` tells which rules hold now, ``files`` which scopes have files.
+    ``directory``: the host's state. ``say`` is told what is done, ``warn`` what could not be."""
 
     def __init__(
         self,
         connection: Connection,
         rules: Callable[[], Sequence[Attach]],
-        declared: Callable[[], Iterable[str]],
+        files: Files,
         directory: str,
         *,
         say: Callable[[str], None],
@@ -65,7 +79,7 @@ class Attacher:
     ) -> None:
         self._connection = connection
         self._rules = rules
-        self._declared = declared
+        self._files = files
         self._path = os.path.join(directory, FILE)
         self._say = say
         self._warn = warn
@@ -78,6 +92,10 @@ class Attacher:
         self._seen: Sequence[Attach] = ()
         """The rules that the last look went by."""
         self._dirty: set[str] = set()
+        self._filed: set[str] = set()
+        """Scopes whose files may have come or gone."""
+        self._next = 0.0
+        """When all units are looked at again, by the monotonic clock."""
         self._all = self._doubt = True
         """Whether to look at all units, and whether one may have ended and begun again unheard."""
         self._wake = asyncio.Event()
@@ -114,6 +132,7 @@ class Attacher:
         try:
             await self._watch()
         finally:
+            self._files.close()
             self._queue.clear()
             for task in self._tasks:
                 task.cancel()
@@ -121,9 +140,9 @@ class Attacher:
     async def _watch(self) -> None:
         while True:
             await self._connection.up.wait()
-            wait = LOOK if self._rules() or self._followed else None
             try:
                 await self._look()
+                wait = self._next - time.monotonic() if self._rules() or self._followed else None
             except (BusError, Unreachable) as error:
                 log.debug("units: %s", error)
                 self._all = self._doubt = True
@@ -142,7 +161,8 @@ class Attacher:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
-            if not self._wake.is_set():
+            # Not only if nothing was heard: somebody may write files, or start units, all the time.
+            if time.monotonic() >= self._next:
                 self._all = True
             self._wake.clear()
 
@@ -151,6 +171,14 @@ class Attacher:
             self._all = self._doubt = True
         else:
             self._dirty.add(unit)
+        self._wake.set()
+
+    def _came_or_went(self, scopes: Collection[str] | None) -> None:
+        """Files of these scopes, or of any."""
+        if scopes is None:
+            self._all = True
+        else:
+            self._filed.update(scopes)
         self._wake.set()
 
     def _meant(self, unit: str) -> bool:
@@ -167,22 +195,32 @@ class Attacher:
         everything, self._all = self._all, False
         doubt, self._doubt = self._doubt, False
         dirty, self._dirty = self._dirty, set()
+        filed, self._filed = self._filed, set()
         self._seen = rules = self._rules()
         if not rules and not self._followed:
             if self._heard_on == self._connection.unique:
                 await self._units.unsubscribe()
             self._heard_on = ""
+            self._files.close()
             return
         if self._heard_on != self._connection.unique:
             await self._units.subscribe()
             self._heard_on = self._connection.unique
             everything = doubt = True
-        concerned = None if everything else self._concerned(dirty)
+        if everything:
+            self._next = time.monotonic() + LOOK
+            # First listen, then look: nothing falls in between.
+            self._files.watch(self._came_or_went)
+        concerned = None if everything else self._concerned(dirty) | self._going(filed)
+        if not dirty and concerned is not None and not concerned:
+            # To ask systemd for no unit in particular is to ask for all.
+            return
         try:
             active = await self._see(dirty, concerned, doubt=doubt)
             await self._act(rules, active, concerned)
         except BaseException:
             self._dirty |= dirty
+            self._filed |= filed
             raise
 
     def _concerned(self, dirty: Collection[str]) -> set[str]:
@@ -190,6 +228,13 @@ class Attacher:
         scopes = {scope_for(unit, self._seen) for unit in dirty}
         scopes |= {scope for scope, one in self._followed.items() if one.run.unit in dirty}
         return {scope for scope in scopes if scope is not None}
+
+    def _going(self, scopes: Collection[str]) -> set[str]:
+        """Those of these scopes that have a unit to go with."""
+        if not scopes:
+            return set()
+        going = (scope_for(unit, self._seen) for unit in self._running)
+        return {scope for scope in going if scope is not None and scope in scopes}
 
     async def _see(
         self, dirty: Collection[str], concerned: Collection[str] | None, *, doubt: bool
@@ -241,7 +286,7 @@ class Attacher:
     async def _act(
         self, rules: Sequence[Attach], active: Collection[str], concerned: Collection[str] | None
     ) -> None:
-        declared = await asyncio.to_thread(lambda: frozenset(self._declared()))
+        declared = await self._files.names()
         runs = runs_of(self._running, rules, declared)
         decisions = {
             scope: decide(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from linxd.config import declared_names
+from linxd.declared import Declared
 from linxd.log import INFO, WARNING, news
 from linxd.reload import Reloader
 from linxd.serve import Served
@@ -80,7 +80,7 @@ def show(served: Served, cookie: int, reload: Reloader, directory: str) -> OnBus
             Attacher(
                 shown.connection,
                 lambda: served.scope.config.attach,
-                declared_names,
+                Declared(),
                 directory,
                 say=lambda text: served.reporter.say(news(name, text)),
                 warn=lambda text: served.reporter.say(news(name, text, priority=WARNING)),

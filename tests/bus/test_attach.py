@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Systemd:
         self.running: dict[str, str] = {}
         self.loaded: set[str] = set()
         self.asked: list[tuple[str, ...]] = []
+        self.listed: list[list[str]] = []
         self.error = ""
         self._moved = asyncio.Event()
         self.connection = Connection(address, names=[SYSTEMD], called=self._called)
@@ -46,6 +47,7 @@ class Systemd:
             self.asked.append(("Get", unit))
             answer(call, "v", [Variant("ay", bytes.fromhex(self.running.get(unit, "")))])
         elif call.member == "ListUnitsByPatterns":
+            self.listed.append(list(call.body[1]))
             rows = [
                 [
                     unit,
@@ -107,13 +109,30 @@ def own(name: str) -> str:
     return f"linx-reconcile@{name}.service"
 
 
+class Files:
+    """Of which scopes there are files; ``changed`` is told what it may have become."""
+
+    def __init__(self) -> None:
+        self.there = {"host", *(f"c{number}" for number in range(100))}
+        self.changed: Callable[[Collection[str] | None], None] | None = None
+
+    async def names(self) -> frozenset[str]:
+        return frozenset(self.there)
+
+    def watch(self, changed: Callable[[Collection[str] | None], None]) -> None:
+        self.changed = changed
+
+    def close(self) -> None:
+        self.changed = None
+
+
 class Held:
     """What the host's daemon holds together."""
 
     def __init__(self, address: str, directory: Path) -> None:
         self.systemd = Systemd(address)
         self.rules: tuple[Attach, ...] = BOXES
-        self.declared = ["host", *(f"c{number}" for number in range(100))]
+        self.files = Files()
         self.said: list[str] = []
         self.warned: list[str] = []
         self.file = directory / attach.FILE
@@ -121,7 +140,7 @@ class Held:
         self.attacher = Attacher(
             self.connection,
             lambda: self.rules,
-            lambda: self.declared,
+            self.files,
             str(directory),
             say=self.said.append,
             warn=self.warned.append,
@@ -173,6 +192,59 @@ def test_of_a_unit_that_does_not_run_nothing_is_asked(bus, tmp_path: Path) -> No
         systemd.begins("box-c50.scope")
         await systemd.until(lambda: systemd.jobs)
         assert {one for one in systemd.asked if one[0] == "Get"} == {("Get", "box-c50.scope")}
+
+    attached(bus, tmp_path, run)
+
+
+def test_a_file_that_comes_later_starts_its_scope_at_once_and_nothing_else(bus, tmp_path: Path) -> None:
+    async def run(held: Held) -> None:
+        systemd = held.systemd
+        held.files.there = {"c2"}
+        for name in ("c1", "c2"):
+            systemd.begins(f"box-{name}.scope")
+        await systemd.until(lambda: systemd.jobs)
+        assert systemd.jobs == [("StartUnit", own("c2"))]
+        assert held.files.changed is not None
+        # Of nobody that runs.
+        held.files.changed({"c3", "c4"})
+        held.files.there |= {"c1", "c3"}
+        await held.connection.call(SYSTEMD, SYSTEMD_PATH, MANAGER, "Marked")
+        held.files.changed({"c1"})
+        await systemd.until(lambda: len(systemd.jobs) == 2)
+        assert systemd.jobs[1] == ("StartUnit", own("c1"))
+        assert [own("c1")] in systemd.listed
+        assert not any(own("c3") in units or units == [] for units in systemd.listed)
+        # It goes again, and nothing follows from that.
+        held.files.there = set()
+        held.files.changed({"c1", "c2"})
+        systemd.begins("box-c3.scope")
+        held.files.there = {"c3"}
+        await systemd.until(lambda: len(systemd.jobs) == 3)
+        assert systemd.jobs[2] == ("StartUnit", own("c3"))
+
+    attached(bus, tmp_path, run)
+
+
+def test_all_units_are_looked_at_again_however_much_is_heard(bus, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(attach, "LOOK", 0.2)
+
+    async def run(held: Held) -> None:
+        systemd = held.systemd
+        # Nobody tells of it.
+        systemd.running["box-c1.scope"] = "aa"
+
+        async def noise() -> None:
+            while True:
+                assert held.files.changed is not None
+                held.files.changed({"c9"})
+                await asyncio.sleep(0.02)
+
+        making = asyncio.create_task(noise())
+        try:
+            await systemd.until(lambda: systemd.jobs)
+        finally:
+            making.cancel()
+        assert systemd.jobs == [("StartUnit", own("c1"))]
 
     attached(bus, tmp_path, run)
 

@@ -18,6 +18,7 @@ from tests.system.boxes import (
     Nspawn,
     address,
     declare,
+    declared,
     eventually,
     host,
     host_end,
@@ -261,6 +262,12 @@ def test_who_starts_a_network_by_hand_has_it_wait_for_its_container(machine: Mac
         eventually(lambda: is_gone(machine, name))
 
 
+def write_slowly(machine: Machine, path: str, text: str) -> None:
+    """Line by line, as somebody does who has to work them out."""
+    script = 'while read -r line; do echo "$line"; sleep 0.1; done > "$1"'
+    machine.do("sh", "-c", script, "sh", path, stdin=text)
+
+
 # -- linxd.service, which need not be there -----------------------------------------------------------------
 
 
@@ -405,19 +412,44 @@ def test_a_service_that_is_restarted_is_another_container(machine: Machine, name
 
 
 def test_without_a_file_nothing_begins(machine: Machine, names: Callable[[str], str]) -> None:
-    undeclared, masked, declared = names("t"), names("t"), names("t")
+    undeclared, masked, known = names("t"), names("t"), names("t")
     machine.do("ln", "-s", "/dev/null", f"/run/linxd/netns/{masked}.toml")
     with (
         Journal(machine) as journal,
         Box(machine, undeclared),
         Box(machine, masked),
-        found(machine, declared),
+        found(machine, known),
     ):
-        started(journal, declared)
+        started(journal, known)
         for name in (undeclared, masked):
             assert state(machine, unit_of(name)) == "inactive"
             left_alone(machine, name)
-        # One that is written later counts at the next look, which a reload is.
-        declare(machine, undeclared, netns=f"unit:found-{undeclared}.scope", number=2)
-        machine.do("systemctl", "reload", "linxd.service")
+        # One that is written later counts as soon as it is written to its end.
+        text = declared(undeclared, netns=f"unit:found-{undeclared}.scope", number=2)
+        write_slowly(machine, f"/run/linxd/netns/{undeclared}.toml", text)
         started(journal, undeclared)
+        is_up(machine, undeclared)
+        # What masked the other goes, and a link to a file comes.
+        elsewhere = f"/run/linxd/{masked}.is"
+        machine.write(elsewhere, declared(masked, netns=f"unit:found-{masked}.scope", number=3))
+        machine.do("ln", "-sfn", elsewhere, f"/run/linxd/netns/{masked}.toml")
+        started(journal, masked)
+        machine.do("rm", elsewhere)
+        said = machine.do(
+            "journalctl", "--no-pager", "-o", "cat", "-p", "warning", f"LINX_SCOPE={undeclared}"
+        )
+        assert said == ""
+
+
+def test_files_count_whose_directory_comes_after_their_container(machine: Machine, name: str) -> None:
+    machine.do("rm", "-r", "/etc/linxd")
+    with Journal(machine) as journal, Box(machine, name):
+        # Nobody has looked at a unit before that was heard of after it.
+        with found(machine, other := f"{name}b"):
+            started(journal, other)
+        text = declared(name, netns=f"unit:found-{name}.scope")
+        machine.write(f"/etc/linxd/netns/{name}.toml", text)
+        try:
+            started(journal, name)
+        finally:
+            machine.do("rm", f"/etc/linxd/netns/{name}.toml", f"/run/linxd/netns/{other}.toml")
