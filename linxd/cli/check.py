@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 
 from linxd.cli.once import name_of
 from linxd.cli.output import Subparsers, print_json
 from linxd.cli.terminal import BOLD, GREEN, RED, YELLOW, Paint
-from linxd.config import ConfigError, Fault, ScopeConfig, Severity, load, load_all
+from linxd.config import ConfigError, Fault, ScopeConfig, Severity, load, load_all, valid_name
+from linxd.config.model import HOST
 from linxd.log import clean
 from linxd.sources.netfilter.compile import Compiler
 from linxd.sources.netfilter.faults import RulesetError, ScratchError
@@ -29,7 +31,10 @@ def add(commands: Subparsers) -> None:
         epilog="exit codes: 0 everything loads (perhaps with warnings), 1 something does not",
     )
     parser.add_argument(
-        "files", metavar="FILE", nargs="*", help="files to check; without any, all that linxd would look up"
+        "files",
+        metavar="FILE|SCOPE",
+        nargs="*",
+        help="files to check, or scopes by their names; without any, all that linxd would look up",
     )
     parser.add_argument("--scope", metavar="NAME", help="the scope that FILE is for (default: FILE's name)")
     parser.add_argument("--json", action="store_true", help="print for programs")
@@ -63,12 +68,18 @@ def run(options: argparse.Namespace) -> int:
 def _results(options: argparse.Namespace) -> Iterator[tuple[str, ScopeConfig | ConfigError]]:
     if not options.files:
         yield from load_all()
-    for file in options.files:
-        name = options.scope or name_of(file)
+    for word in options.files:
+        scope = not options.scope and _names_scope(word)
+        name = word if scope else options.scope or name_of(word)
         try:
-            yield name, load(name, file=file, owners=None)
+            yield name, load(name) if scope else load(name, file=word, owners=None)
         except ConfigError as error:
             yield name, error
+
+
+def _names_scope(word: str) -> bool:
+    """Whether a word is rather a scope's name than a file's."""
+    return (word == HOST or valid_name(word)) and not word.endswith(".toml") and not os.path.exists(word)
 
 
 def _outcome(result: ScopeConfig | ConfigError) -> tuple[ScopeConfig | None, list[Fault]]:

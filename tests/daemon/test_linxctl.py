@@ -67,6 +67,14 @@ def test_check_tells_all_faults_of_all_files(ctl: Ctl) -> None:
     assert {fault["line"] for fault in loaded[0]["faults"]} == {2, 4}
 
 
+@pytest.mark.parametrize("word", ["lx-nobody", "host"])
+def test_check_takes_the_name_of_a_scope(ctl: Ctl, word: str) -> None:
+    text = ctl("check", word, rc=None, state=False)
+    assert "can't be read" not in text
+    assert word in text
+    assert "lx-nobody.toml: can't be read" in ctl("check", "lx-nobody.toml", rc=1, state=False)
+
+
 def test_check_asks_nft_what_it_makes_of_a_ruleset(ctl: Ctl) -> None:
     text = "table inet f { chain c { type filter hook input priority 0; tcp dport nonsense accept; }; }"
     bad = ctl.file("c1", f"[netfilter]\nruleset = '{text}'\n")

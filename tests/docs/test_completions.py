@@ -77,7 +77,7 @@ def test_bash_completes_scopes_and_files(tmp_path: Path) -> None:
     (tmp_path / "c9.toml").touch()
     (tmp_path / "there").mkdir()
     assert bash("diff", "--file", "c", before=scopes, cwd=tmp_path) == ["c9.toml"]
-    assert bash("check", "", cwd=tmp_path) == ["c9.toml", "there"]
+    assert bash("check", "", before=scopes, cwd=tmp_path) == ["c1", "c2", "c9.toml", "host", "there"]
     assert bash("status", "--state-dir", "", cwd=tmp_path) == ["there"]
     assert bash("log", "--since", "", before=scopes) == []
 
