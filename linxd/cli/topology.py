@@ -19,7 +19,7 @@ from linxd.cli.status import colour
 from linxd.cli.survey import survey
 from linxd.cli.terminal import BOLD, DIM, RED, YELLOW, Paint, table
 from linxd.log import clean
-from linxd.topology import Picture, Row, as_json, dot, put_together, rows
+from linxd.topology import Picture, Row, as_json, dot, put_together, rows, svg
 from linxd.topology.tree import UNICODE
 
 
@@ -44,6 +44,7 @@ def add(commands: Subparsers) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print for programs")
     form.add_argument("--dot", action="store_true", help="print for Graphviz")
+    form.add_argument("--svg", action="store_true", help="print a drawing, for a browser")
     parser.add_argument(
         "--file",
         metavar="FILE",
@@ -66,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
         picture = picture.part(options.scope)
     if options.json:
         print_json(as_json(picture))
-    elif options.dot:
-        for line in dot(picture):
+    elif options.dot or options.svg:
+        for line in svg(picture) if options.svg else dot(picture):
             print(line)
     else:
         encoding = _encoding()

@@ -12,6 +12,7 @@ from linxd.topology.form import as_json, from_json
 from linxd.topology.picture import Edge, Node, Picture, Relation, ScopeSign
 from linxd.topology.put import put_together
 from linxd.topology.seen import Kept, Place, Scope, Seen
+from linxd.topology.svg import svg
 from linxd.topology.tree import Row, rows
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "from_json",
     "put_together",
     "rows",
+    "svg",
 ]

@@ -120,7 +120,7 @@ _linxctl() {
         ;;
     topology)
         if [[ $word == -* ]]; then
-            COMPREPLY=($(compgen -W '-h --help --json --dot --file --state-dir' -- "$word"))
+            COMPREPLY=($(compgen -W '-h --help --json --dot --svg --file --state-dir' -- "$word"))
         else
             COMPREPLY=($(compgen -W "$(_linxctl_scopes)" -- "$word"))
         fi
