@@ -7,7 +7,6 @@ It times what is made; that it was made is seen to by those who make it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -91,8 +90,8 @@ def _theirs(job: Job, netns: str) -> float:
 
 def _command(job: Job, on: bed.Bed, netns: str) -> float:
     file, state = others.scope_file(on, netns, job.toml)
-    words = ("-m", "linxd.cli.linxctl", "apply", "--once", file, "--state-dir", state)
-    return others.command(sys.executable, *words, env=bed.alone()).wall
+    words = ("apply", "--once", file, "--state-dir", state)
+    return others.command(str(bed.installed() / "linxctl"), *words, env=bed.alone()).wall
 
 
 def _pass(job: Job, on: bed.Bed, netns: str) -> float:

@@ -6,8 +6,11 @@ It knows nothing of what is measured. Everything made here is made through a `Be
 
 from __future__ import annotations
 
+import atexit
+import compileall
 import contextlib
 import ctypes
+import functools
 import gc
 import itertools
 import json
@@ -47,6 +50,14 @@ _PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+_STARTER = """\
+#!/usr/bin/python3
+import sys
+from linxd.cli.{0} import main
+sys.exit(main())
+"""
+
+
 class Unavailable(Exception):  # noqa: N818 - no fault: it can't be measured here
     """Something can't be had on this machine; the text says why."""
 
@@ -78,6 +89,29 @@ def switches(pid: int) -> int:
             if line.startswith("voluntary_ctxt_switches:"):
                 total += int(line.split()[1])
     return total
+
+
+@functools.cache
+def installed() -> Path:
+    """A directory with the package as installing it leaves it: compiled, and started by a script each. Out
+    of the tree itself every start would compile it anew wherever that may not be written down."""
+    directory = Path(tempfile.mkdtemp(prefix="linxd-bench-installed-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    skip = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "linxd", directory / "linxd", ignore=skip)
+    if not compileall.compile_dir(directory / "linxd", quiet=1):
+        raise RuntimeError("linxd does not compile")
+    for name, module in (("linxd-daemon", "daemon"), ("linxctl", "linxctl")):
+        (directory / name).write_text(_STARTER.format(module))
+        (directory / name).chmod(0o755)
+    return directory
+
+
+def memory_of(pid: int) -> dict[str, int]:
+    """Bytes of memory by the names of /proc/PID/smaps_rollup: ``Pss`` shares what is shared evenly,
+    ``Private_Clean`` and ``Private_Dirty`` are this process' alone."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in map(str.split, lines)}
 
 
 @contextlib.contextmanager
@@ -268,15 +302,17 @@ class Bed:
             raise Unavailable("dbus-daemon does not start")
         return f"unix:path={directory / 'bus'}"
 
-    def daemon(self, scope: str, text: str, *, bus: str = NO_BUS) -> Daemon:
-        """A `linxd` for a namespace, with a declaration; not waited for."""
+    def daemon(self, scope: str, text: str, *, bus: str = NO_BUS, notify: str = "") -> Daemon:
+        """A `linxd` for a namespace, with a declaration; not waited for. ``notify``: the address of a socket
+        on which it says that it is ready, as to a service manager."""
         directory = self.directory / f"{scope}.{next(self._numbers)}"
         directory.mkdir(mode=0o700)
         file, log = directory / f"{scope}.toml", directory / "log"
         file.write_text(text)
         file.chmod(0o600)
-        command = ["/usr/bin/python3", "-m", "linxd.cli.daemon", "--scope", scope, "--file", str(file)]
-        process = self.start([*command, "--state-dir", str(directory / "state")], env=alone(bus), log=log)
+        command = [str(installed() / "linxd-daemon"), "--scope", scope, "--file", str(file)]
+        env = alone(bus) | ({"NOTIFY_SOCKET": notify} if notify else {})
+        process = self.start([*command, "--state-dir", str(directory / "state")], env=env, log=log)
         return Daemon(process, scope, directory / "state", log)
 
 
@@ -284,7 +320,7 @@ def alone(bus: str = NO_BUS) -> dict[str, str]:
     """The environment of a linxd that is under no service manager and, if none is said, on no bus."""
     for name in ("NOTIFY_SOCKET", "JOURNAL_STREAM"):
         os.environ.pop(name, None)
-    return {"DBUS_SYSTEM_BUS_ADDRESS": bus, "PYTHONPATH": str(ROOT)}
+    return {"DBUS_SYSTEM_BUS_ADDRESS": bus, "PYTHONPATH": str(installed())}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
