@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -139,11 +140,16 @@ def same(now: dict[str, object], before: dict[str, object]) -> None:
 def test_many_that_start_at_once(machine: Machine) -> None:
     names = [f"many{number}" for number in range(SCOPES)]
     declare_all(machine, names)
+    began = time.monotonic()
     begin(machine, names)
     eventually(lambda: all_are_up(machine, names), seconds=PATIENCE + 4 * SCOPES)
+    up = time.monotonic()
     pid = machine.do("systemctl", "show", "-P", "MainPID", unit_of(names[-1])).strip()
     assert address(SCOPES) in machine.do("nsenter", "-t", pid, "-n", "ip", "address")
     assert state(machine, "linxd.service", "NRestarts") == "0"
+    ending = time.monotonic()
     end(machine, names, kill=True)
     eventually(lambda: all_are_gone(machine, names), seconds=PATIENCE + 4 * SCOPES)
+    gone = time.monotonic() - ending
+    print(f"{SCOPES} scopes: all up after {up - began:.0f} s, all gone after {gone:.0f} s")
     machine.do("rm", *(f"/run/linxd/netns/{name}.toml" for name in names))
