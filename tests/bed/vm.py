@@ -102,7 +102,7 @@ def _podman(suite: str) -> Machine:
     return Machine(
         suite,
         (*_BOTH, "systemd", "systemd-sysv", "dbus", "passwd", "python3-dbus-next", "podman", "crun", "runc",
-         "busybox-static"),
+         "catatonit", "uidmap", "busybox-static"),
         {
             "/usr/local/sbin/linxd-test": SCRIPT,
             f"{_UNITS}/linxd-test.service": SERVICE,
