@@ -41,6 +41,8 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """Runtimes hand a hook the environment that hooks.d names, and no other."""
 _LONGEST = 1 << 20
 _ID = re.compile(r"[A-Za-z0-9_+.-]{1,1024}")
+_PROCESS = re.compile(r"/proc/([1-9][0-9]*)/ns/net")
+_HELD = "# container "
 _POLL = 0.05
 
 
@@ -57,6 +59,8 @@ class Container(NamedTuple):
     scope: str
     settled: bool
     """Whether all has to be as declared before it runs."""
+    bundle: str
+    """Where its runtime has its configuration, "" if that is not told."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,6 +112,7 @@ def read(data: bytes) -> Container:
     match state:
         case {"id": str(identity), "annotations": {**annotations}, **rest} if _ID.fullmatch(identity):
             pid = rest.get("pid") or 0
+            bundle = rest.get("bundle")
         case _:
             raise Refusal("what the runtime says of the container can't be read")
     name = annotations.get(SCOPE)
@@ -118,7 +123,7 @@ def read(data: bytes) -> Container:
         raise Refusal(f"annotation {REQUIRE} is {require!r}, want converged or ready")
     if not isinstance(pid, int) or pid < 0:
         raise Refusal("the runtime names no process of the container")
-    return Container(identity, pid, name, require == "converged")
+    return Container(identity, pid, name, require == "converged", bundle if isinstance(bundle, str) else "")
 
 
 def valid(name: str) -> bool:
@@ -140,8 +145,11 @@ def hold(container: Container, end: float) -> None:
     cookie = _cookie(container.pid)
     with _directory(name, end) as directory:
         serving = _holder(name, cookie)
-        if not serving:
-            _write(directory, text_for(container, place_of(container.pid)))
+        others, rest = _read(directory) if serving else ((), "")
+        if not others:
+            rest = rest_for(place_of(_keeper(container) or container.pid))
+        # Others of a pod may be there before and after; with whoever ends last it goes.
+        _write(directory, text_for((*others, container.id), rest))
         try:
             if not serving:
                 _start(container, end)
@@ -150,7 +158,30 @@ def hold(container: Container, end: float) -> None:
         except BaseException:
             if not serving:
                 _undo(name, directory)
+            else:
+                _leave(container, directory)
             raise
+
+
+def _keeper(container: Container) -> int | None:
+    """The process whose namespace the container was told to join: in a pod the one that does nothing else,
+    and lives as long as the pod. None if it has its own."""
+    from linxd.culprit import netns_of
+
+    try:
+        with open(os.path.join(container.bundle, "config.json"), "rb") as file:
+            config = json.load(file)
+    except (OSError, ValueError):
+        return None
+    match config:
+        case {"linux": {"namespaces": [*namespaces]}}:
+            for one in namespaces:
+                match one:
+                    case {"type": "network", "path": str(path)} if found := _PROCESS.fullmatch(path):
+                        # It may have ended, and its number may be somebody else's.
+                        if netns_of(f"/proc/{found[1]}") == netns_of(f"/proc/{container.pid}"):
+                            return int(found[1])
+    return None
 
 
 def _cookie(pid: int) -> int:
@@ -224,9 +255,24 @@ def place_of(pid: int) -> str:
     return f"pid:{pid}"
 
 
-def text_for(container: Container, place: str) -> str:
-    """The drop-in that names a container's namespace."""
-    return f"# container {container.id}\n[scope]\nnetns = {json.dumps(place)}\n"
+def rest_for(place: str) -> str:
+    """What the drop-in says of where the namespace is."""
+    return f"[scope]\nnetns = {json.dumps(place)}\n"
+
+
+def text_for(containers: Sequence[str], rest: str) -> str:
+    """The drop-in of containers in one namespace."""
+    return f"{_HELD}{' '.join(containers)}\n{rest}"
+
+
+def _read(directory: int) -> tuple[tuple[str, ...], str]:
+    """The containers that the drop-in names, and the rest of it."""
+    try:
+        with open(os.open(DROP_IN, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)) as file:
+            first, _, rest = file.read().partition("\n")
+    except OSError:
+        return (), ""
+    return (tuple(first.removeprefix(_HELD).split()), rest) if first.startswith(_HELD) else ((), "")
 
 
 def _start(container: Container, end: float) -> None:
@@ -307,18 +353,21 @@ def _systemctl(*words: str, end: float) -> subprocess.CompletedProcess[str] | No
 
 
 def forget(container: Container) -> None:
-    """Remove the drop-in, unless it is another container's by now. The scope has ended, or is about to: its
-    daemon watches the container by itself."""
-    path = os.path.join(DIRECTORY, f"{container.scope}.toml.d", DROP_IN)
-    if not os.path.exists(path):
+    """Remove the drop-in with the last of its containers. The scope has ended, or is about to: its daemon
+    watches the namespace by itself."""
+    if not os.path.exists(os.path.join(DIRECTORY, f"{container.scope}.toml.d", DROP_IN)):
         return
-    with (
-        _directory(container.scope, time.monotonic() + SETTLING) as directory,
-        contextlib.suppress(FileNotFoundError),
-        open(path) as file,
-    ):
-        if file.readline() == f"# container {container.id}\n":
-            os.unlink(DROP_IN, dir_fd=directory)
+    with _directory(container.scope, time.monotonic() + SETTLING) as directory:
+        _leave(container, directory)
+
+
+def _leave(container: Container, directory: int) -> None:
+    held, rest = _read(directory)
+    others = [one for one in held if one != container.id]
+    if others:
+        _write(directory, text_for(others, rest))
+    elif held:
+        os.unlink(DROP_IN, dir_fd=directory)
 
 
 # -- the drop-in --------------------------------------------------------------------------------------------

@@ -35,10 +35,10 @@ def state(**more: Any) -> bytes:
 
 
 def test_a_container_says_its_scope_and_what_it_waits_for() -> None:
-    assert hook.read(state()) == hook.Container("0123abcd", 4711, "c1", settled=True)
+    assert hook.read(state()) == hook.Container("0123abcd", 4711, "c1", settled=True, bundle="/run/box")
     patient = {hook.SCOPE: "web-1.x", hook.REQUIRE: "ready", "other": "1"}
     assert hook.read(state(annotations=patient)) == hook.Container(
-        "0123abcd", 4711, "web-1.x", settled=False
+        "0123abcd", 4711, "web-1.x", settled=False, bundle="/run/box"
     )
 
 
@@ -103,7 +103,7 @@ def test_nobody_sees_a_traceback(words: list[str]) -> None:
 
 
 def test_the_drop_in_is_read_back() -> None:
-    text = hook.text_for(hook.read(state()), "unit:libpod-0123abcd.scope")
+    text = hook.text_for(["0123abcd", "ffff"], hook.rest_for("unit:libpod-0123abcd.scope"))
     assert parse("x", text).table()["scope"].table()["netns"].value == "unit:libpod-0123abcd.scope"
 
 
@@ -144,13 +144,32 @@ def test_the_drop_in_goes_with_its_container_and_no_other(
     hook.forget(ours)
     assert not folder.exists()
     folder.mkdir()
-    drop_in.write_text(hook.text_for(ours, "pid:1"))
+    drop_in.write_text(hook.text_for([ours.id], hook.rest_for("pid:1")))
     hook.forget(other)
     assert drop_in.exists()
     (folder / "mine.toml").write_text("")
     hook.forget(ours)
     assert [path.name for path in folder.iterdir()] == ["mine.toml"]
     (folder / "mine.toml").unlink()
-    drop_in.write_text(hook.text_for(ours, "pid:1"))
+    drop_in.write_text(hook.text_for([ours.id], hook.rest_for("pid:1")))
     hook.forget(ours)
+    assert not folder.exists()
+
+
+def test_the_drop_in_of_a_pod_goes_with_the_last_of_its_containers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hook, "DIRECTORY", str(tmp_path))
+    folder = tmp_path / "c1.toml.d"
+    folder.mkdir()
+    drop_in = folder / hook.DROP_IN
+    containers = [hook.read(state(id=identity)) for identity in ("aa", "bb", "cc")]
+    rest = hook.rest_for("unit:libpod-dd.scope")
+    drop_in.write_text(hook.text_for([one.id for one in containers], rest))
+    hook.forget(containers[1])
+    assert drop_in.read_text() == hook.text_for(["aa", "cc"], rest)
+    hook.forget(containers[1])
+    hook.forget(containers[0])
+    assert drop_in.read_text() == hook.text_for(["cc"], rest)
+    hook.forget(containers[2])
     assert not folder.exists()
