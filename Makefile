@@ -12,7 +12,7 @@ BED := qemu-system-x86 mmdebstrap e2fsprogs
 PACKAGING := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
 MACHINES := systemd-container mmdebstrap lintian piuparts
 
-.PHONY: help demo check lint test vm machines system deb man completions bench answers performance fuzz soak setup setup-test venv clean
+.PHONY: help demo check lint test vm machines system deb man completions bench answers performance topology fuzz soak setup setup-test venv clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -73,6 +73,9 @@ answers: setup-test ## how long a D-Bus call waits while the daemon is busy
 
 performance: ## docs/performance.md and its plots, out of docs/performance/figures.json
 	@/usr/bin/python3 bench/report.py
+
+topology: setup ## docs/topology.json and docs/topology.svg, out of the tutorial's files
+	@/usr/bin/python3 -m tests.topology.tutorial
 
 fuzz: $(VENV) ## random drifts against a real daemon: make fuzz SEED=7 N=10000
 	@tools/fuzz $(if $(SEED),--seed $(SEED)) --drifts $(or $(N),2000)
