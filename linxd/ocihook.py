@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise Refusal("is to be called as `oci-hook createRuntime' or `oci-hook poststop'")
         container = read(sys.stdin.buffer.read(_LONGEST + 1))
         name = container.scope
-        if os.geteuid() != 0:
+        if not _is_root():
             raise Refusal("only root's containers can have their network from linxd")
         if words == ["poststop"]:
             forget(container)
@@ -88,6 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(name, f"{what}: {type(error).__name__}: {error}", ())
         return 1
     return 0
+
+
+def _is_root() -> bool:
+    """Whether we are the machine's root, and not what a user's podman calls so in its namespace."""
+    with open("/proc/self/uid_map") as file:
+        return os.geteuid() == 0 and file.read().split() == ["0", "0", "4294967295"]
 
 
 def _say(name: str, text: str, details: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -42,8 +43,9 @@ def commands(heading: str, number: int = 0) -> str:
 
 def files(heading: str) -> None:
     """Write the files that stand below a heading where their first lines say."""
-    for text in re.findall(r"^```toml\n(.*?)^```$", _section(heading), re.M | re.S):
+    for text in re.findall(r"^```(?:toml|ini)\n(.*?)^```$", _section(heading), re.M | re.S):
         path = Path(text.partition("\n")[0].removeprefix("# "))
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
 
@@ -311,6 +313,83 @@ def test_two_on_one_bridge_reach_each_other_and_the_host(host: object) -> None:
     lived()
     eventually(lambda: (is_forgotten("web"), is_forgotten("other")))
     other.unlink()
+
+
+@RUNTIMES
+def test_a_pod_is_one_scope_whichever_of_its_containers_come_and_go(runtime: str) -> None:
+    files("A pod")
+    do(commands("A pod"))
+    is_up("shop")
+    unit = "linx-reconcile@shop.service"
+    served = do(f"systemctl show -P MainPID {unit}")
+    for name in ("front", "back"):
+        assert "10.1.0.5/24" in inside(name, "ip -o address show dev eth0")
+    # The one that was first, and had the scope started, ends; it stays for the other.
+    do("podman stop --time 0 front")
+    lived()
+    inside("back", "ip address delete 10.1.0.5/24 dev eth0")
+    eventually(lambda: has(inside("back", "ip -o address show dev eth0"), "10.1.0.5/24"))
+    do(f"systemctl reload {unit}; podman start front; podman stop --time 0 back")
+    lived()
+    is_up("shop")
+    assert "10.1.0.5/24" in inside("front", "ip -o address show dev eth0")
+    assert do(f"systemctl show -P MainPID {unit}") == served
+    do(commands("A pod", 1))
+    lived()
+    eventually(lambda: is_forgotten("shop"))
+    Path("/etc/linxd/netns/shop.toml").unlink()
+
+
+def test_a_quadlet_has_its_network_with_the_hook_and_without(host: object) -> None:
+    if not Path("/usr/lib/systemd/system-generators/podman-system-generator").exists():
+        pytest.skip("this podman has no quadlets")
+    files("A quadlet")
+    do(commands("A quadlet"))
+    is_up("app")
+    assert "10.1.0.6/24" in inside("systemd-app", "ip -o address show dev eth0")
+    do("systemctl restart app.service")
+    lived()
+    is_up("app")
+    assert "10.1.0.6/24" in inside("systemd-app", "ip -o address show dev eth0")
+    do("systemctl stop app.service")
+    lived()
+    eventually(lambda: is_forgotten("app"))
+    do("systemctl start plain.service")
+    eventually(lambda: is_up("plain"))
+    assert "10.1.0.7/24" in inside("systemd-plain", "ip -o address show dev eth0")
+    do("systemctl stop plain.service")
+    lived()
+    eventually(lambda: is_gone("plain"))
+    do("rm /etc/containers/systemd/*.container /etc/linxd/netns/app.toml /etc/linxd/netns/plain.toml")
+    do("systemctl daemon-reload")
+
+
+def test_a_users_own_container_runs_without_until_root_has_it_kept(host: object) -> None:
+    do("id alice >/dev/null 2>&1 || useradd --create-home alice")
+    users("tar -C /var/tmp/box -c . | podman import - box")
+    begin = "podman run -d --network none --annotation org.linxd.scope=mine"
+    users(f"{begin} --name mine box sleep infinity")
+    assert state("linx-reconcile@mine.service") == ENDED
+    files("A user's own podman")
+    do(commands("A user's own podman"))
+    is_up("mine")
+    pid = users("podman inspect -f '{{.State.Pid}}' mine").strip()
+    assert "10.1.0.8/24" in do(f"nsenter -t {pid} -n ip -o address show dev eth0")
+    users("podman rm --force --time 0 mine")
+    lived()
+    eventually(lambda: is_gone("mine"))
+    # Whoever has the hook called all the same is told.
+    refused = run(as_user(f"podman --hooks-dir /usr/share/containers/oci/hooks.d {begin[7:]} --rm box true"))
+    assert refused.returncode != 0
+    do("rm -r /run/linxd/netns/mine.toml.d /etc/linxd/netns/mine.toml; pkill -u alice || true")
+
+
+def as_user(script: str) -> str:
+    return f"runuser -u alice -- sh -euc {shlex.quote('cd; ' + script)}"
+
+
+def users(script: str) -> str:
+    return do(as_user(script))
 
 
 def test_links_on_a_parent_of_the_hosts_come_and_go_with_it(host: object) -> None:
