@@ -181,3 +181,11 @@ def test_watch_tells_what_it_missed_while_the_bus_was_away(served: Served, bus: 
         watch.wait()
         watch.stdout.close()
         watch.stderr.close()
+
+
+def test_topology_for_whom_nobody_let_in_is_as_daemons_say(served: Served) -> None:
+    form = json.loads(ctl(served, "topology", served.scope, "--json", uid=NOBODY))
+    (scope,) = (scope for scope in form["scopes"] if scope["name"] == served.scope)
+    assert (scope["state"], scope["running"]) == ("converged", True)
+    assert any(served.scope in note and "root" in note for note in form["notes"])
+    assert served.get("State") == "converged"
