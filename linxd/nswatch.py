@@ -16,7 +16,18 @@ from typing import TypeVar
 
 from linxd.culprit import netns_of
 from linxd.inotify import CREATE, DELETE, DELETE_SELF, MOVE_SELF, MOVED_FROM, MOVED_TO, Inotify
-from linxd.netns import Namespace, NotThere, Ref, ended, is_replaced, path_inode, processes
+from linxd.netns import (
+    Namespace,
+    NotThere,
+    Ref,
+    Refused,
+    ended,
+    is_replaced,
+    locate,
+    path_inode,
+    processes,
+    unit_cgroup,
+)
 
 WAIT = 60.0
 """Seconds for which a namespace that is not there yet is waited for."""
@@ -255,10 +266,30 @@ async def comes_again(namespace: Namespace, *, seconds: float) -> bool:
     """Whether a unit whose container has ended has another one, or may have: it has not ended itself within
     so many seconds."""
     assert namespace.cgroup is not None
+    return await _goes_on(namespace.cgroup, lambda: is_replaced(namespace), seconds)
+
+
+async def begins(ref: Ref, *, seconds: float) -> bool:
+    """The same of a unit of which no process was in a namespace of its own."""
+
+    def there() -> bool:
+        with contextlib.suppress(NotThere, Refused, OSError):
+            return bool(locate(ref))
+        return False
+
+    cgroup = unit_cgroup(ref.value) if ref.kind == "unit" else None
+    return cgroup is not None and await _goes_on(cgroup, there, seconds)
+
+
+async def _goes_on(cgroup: str, again: Callable[[], bool], seconds: float) -> bool:
     end = time.monotonic() + seconds
-    while _populated(namespace.cgroup):
-        if is_replaced(namespace) or time.monotonic() >= end:
+    # Between what a service starts with (ExecStartPre=) and what it runs there may be nobody in it.
+    while os.path.isdir(cgroup):
+        there = _populated(cgroup)
+        if there and again():
             return True
+        if time.monotonic() >= end:
+            return there
         await asyncio.sleep(_UNIT_POLL / 4)
     return False
 

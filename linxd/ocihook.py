@@ -30,6 +30,8 @@ SECONDS = 90.0
 """For all of it; the runtime is told a few more (hooks.d), after which it kills us."""
 SETTLING = 10.0
 """Of these, for what is pending when the unit is ready."""
+TIDYING = 2.0
+"""For others to end what they do with a scope that has ended."""
 DIRECTORY = "/run/linxd/netns"
 DROP_IN = "90-container.toml"
 FOUND = "/run/linxd-netns/+{}"
@@ -64,10 +66,14 @@ class Container(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``oci-hook createRuntime`` or ``oci-hook poststop``, the container's state on stdin. Returns the exit
-    code: 0, or 1 for a container that is refused."""
+    """``oci-hook createRuntime`` or ``oci-hook poststop``, the container's state on stdin; ``oci-hook ended
+    SCOPE`` of a scope. Returns the exit code: 0, or 1 for a container that is refused."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     name = "?"
+    match words:
+        case ["ended", scope] if valid(scope):
+            tidy(scope)
+            return 0
     what = "container not forgotten" if words == ["poststop"] else "container refused"
     try:
         if words not in (["createRuntime"], ["poststop"]):
@@ -365,6 +371,16 @@ def forget(container: Container) -> None:
         return
     with _directory(container.scope, time.monotonic() + SETTLING) as directory:
         _leave(container, directory)
+
+
+def tidy(name: str) -> None:
+    """Remove a drop-in whose containers have ended without their runtime's saying so: it calls nobody for one
+    that is killed before it runs. Whoever works in there meanwhile sees to it."""
+    with contextlib.suppress(Refusal), _directory(name, time.monotonic() + TIDYING) as directory:
+        held, rest = _read(directory)
+        place = re.search(r'^netns = "(.*)"$', rest, re.M)
+        if held and place is not None and not _lives(place[1]):
+            os.unlink(DROP_IN, dir_fd=directory)
 
 
 def _leave(container: Container, directory: int) -> None:

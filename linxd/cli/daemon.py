@@ -26,10 +26,12 @@ from linxd.config.model import HOST
 from linxd.control import Answer, Control, ask, span
 from linxd.log import ERROR, NOTICE, WARNING, Entry, clean, news
 from linxd.netns import Namespace, NotThere, Refused, elsewhere, enter, find, is_replaced, open_host
-from linxd.nswatch import WAIT, Watch, comes_again, wait_for
+from linxd.nswatch import WAIT, Watch, begins, comes_again, wait_for
 from linxd.reload import ANSWERED, Reloader, faults, told, warnings
 from linxd.scope import ScopeState
 from linxd.serve import Served
+from linxd.systemd.handed import anything_handed
+from linxd.systemd.jobs import left_out
 from linxd.systemd.journal import Journal, connected
 from linxd.systemd.notify import Notifier
 
@@ -225,6 +227,12 @@ async def _serve(
         return STOPPED
     with contextlib.ExitStack() as stack:
         stack.callback(namespace.close)
+        if notifier and namespace.home and not anything_handed() and await left_out(config.name):
+            # Only whoever starts us can hand it in.
+            text = "was started without its way to the host's links, and is started again"
+            sink(news(config.name, text, priority=NOTICE))
+            _ended(notifier)
+            return REPLACED
         try:
             lock = statedir.Lock(base, namespace.cookie, config.name)
             stack.callback(lock.release)
@@ -348,6 +356,8 @@ async def _namespace(
     except NotThere as error:
         if not started_in_it:
             raise Exit(UNAVAILABLE, str(error)) from None
+        if await begins(config.netns, seconds=LINGERS):
+            raise Exit(REPLACED, f"{error}, yet it runs: its next one is waited for") from None
         sink(news(config.name, f"{error}: nothing is left to do", priority=NOTICE))
         _ended(notifier)
         return None

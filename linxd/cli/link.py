@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from linxd.cli.once import default_netns
 from linxd.cli.terminal import Lines
 from linxd.config import ConfigError, NetnsRef, load
 from linxd.log import ERROR, Entry, news
-from linxd.netns import NotThere, Refused, locate
+from linxd.netns import NotThere, Ref, Refused, locate
 from linxd.nswatch import WAIT, wait_for
 from linxd.reload import faults
 from linxd.systemd.jobs import began, ended, ran_and_ended
@@ -87,7 +88,9 @@ def link(name: str, seconds: float, say: Callable[[Entry], None], pulled: Sequen
         say(news(name, "the host's own namespace is kept by linxd.service", priority=ERROR))
         return CONFIGURATION
     try:
-        target = asyncio.run(_wait(name, ref, seconds, say, pulled))
+        target, looked = asyncio.run(_wait(name, ref, seconds, say, pulled))
+        if ref.kind == "unit":
+            _remember(name, pulled, f"{ref.value} {looked * 1e6:.0f}")
         fresh = f"{DIRECTORY}/.{name}"
         if os.path.lexists(fresh):
             os.unlink(fresh)
@@ -121,23 +124,35 @@ def _remembered(name: str, pulled: Sequence[str]) -> Sequence[str]:
     A container may end after its namespace was found and before the daemon was started in it. systemd tries
     again then, and does not know any more who wanted it. Whoever ends in order removes the file.
     """
-    try:
-        if pulled:
-            with open(_by(name), "w") as file:
-                file.write(" ".join(pulled))
-        else:
-            with open(_by(name)) as file:
-                return file.read().split()
-    except OSError:
-        pass
+    if pulled:
+        _remember(name, pulled)
+        return pulled
+    with contextlib.suppress(OSError), open(_by(name)) as file:
+        return file.readline().split()
     return pulled
+
+
+def _remember(name: str, pulled: Sequence[str], life: str = "") -> None:
+    """Leave word of them for the next time and, for `units/scope-ended`, of the ``life`` of the container:
+    its unit, and when we looked (µs of CLOCK_MONOTONIC). If that has begun later, it is another one."""
+    if pulled:
+        with contextlib.suppress(OSError), open(_by(name), "w") as file:
+            file.write(f"{' '.join(pulled)}\n{life}\n")
 
 
 async def _wait(
     name: str, ref: NetnsRef, seconds: float, say: Callable[[Entry], None], pulled: Sequence[str]
-) -> str:
-    try:
+) -> tuple[str, float]:
+    """Where the namespace is, and when that was looked for, on the monotonic clock."""
+    looked = 0.0
+
+    def look(ref: Ref) -> str:
+        nonlocal looked
+        looked = time.monotonic()
         return locate(ref)
+
+    try:
+        return look(ref), looked
     except NotThere:
         if not seconds or ref.kind == "pid":
             raise
@@ -150,7 +165,8 @@ async def _wait(
         pulled = (ref.value,)
         wanting = asyncio.create_task(ran_and_ended(ref.value, began()))
     try:
-        return await wait_for(ref, locate, seconds=seconds, wanted=lambda: not wanting.done())
+        found = await wait_for(ref, look, seconds=seconds, wanted=lambda: not wanting.done())
+        return found, looked
     except NotThere as error:
         if not wanting.done():
             raise

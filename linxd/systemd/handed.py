@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 _FIRST = 3  # SD_LISTEN_FDS_START
 _SIOCGSKNS = 0x894C  # include/uapi/linux/sockios.h: the network namespace of a socket
@@ -43,6 +43,11 @@ def host_socket(environment: MutableMapping[str, str] = os.environ) -> socket.so
             while found.recv(1 << 16):
                 pass
     return found
+
+
+def anything_handed(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether systemd handed in anything at all. To be asked before `host_socket`."""
+    return environment.get("LISTEN_PID") == str(os.getpid())
 
 
 def namespace_of(sock: socket.socket) -> int:

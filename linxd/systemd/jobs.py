@@ -102,6 +102,22 @@ async def _has_ended(unit: str) -> bool:
     return False
 
 
+async def left_out(scope: str) -> bool:
+    """Whether the socket that a scope's unit, which is to be ours, is to be handed could have been.
+
+    It is stopped with the unit. Whoever makes scopes mostly starts them with mode "fail": what a scope that
+    begins just then brings along by its wishes, and is being stopped, is left out.
+    """
+    if own_unit() != f"linx-reconcile@{scope}.service":
+        return False
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(TOLD):
+            said = await _ask("show", "--property=LoadState,ActiveState", f"linx-host@{scope}.socket")
+            values = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+            return values.get("LoadState") == "loaded" and values.get("ActiveState") != "failed"
+    return False
+
+
 def own_unit() -> str | None:
     """The unit that this process belongs to."""
     with contextlib.suppress(OSError), open("/proc/self/cgroup", "rb") as file:

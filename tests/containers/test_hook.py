@@ -173,3 +173,24 @@ def test_the_drop_in_of_a_pod_goes_with_the_last_of_its_containers(
     assert drop_in.read_text() == hook.text_for(["cc"], rest)
     hook.forget(containers[2])
     assert not folder.exists()
+
+
+def test_the_drop_in_of_a_container_that_nobody_spoke_of_goes_with_its_scope(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: int
+) -> None:
+    monkeypatch.setattr(hook, "DIRECTORY", str(tmp_path))
+    folder = tmp_path / "c1.toml.d"
+    folder.mkdir()
+    drop_in = folder / hook.DROP_IN
+    # It may have been the scope alone that ended.
+    drop_in.write_text(hook.text_for(["aa"], hook.rest_for(f"pid:{process}")))
+    assert hook.main(["ended", "c1"]) == 0
+    assert drop_in.exists()
+    drop_in.write_text(hook.text_for(["aa"], hook.rest_for("unit:libpod-aa.scope")))
+    assert hook.main(["ended", "c1"]) == 0
+    assert not folder.exists()
+    # What somebody else wrote is theirs.
+    folder.mkdir()
+    drop_in.write_text(hook.rest_for("unit:libpod-aa.scope"))
+    assert hook.main(["ended", "c1"]) == 0
+    assert drop_in.exists()

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import re
 import shlex
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +30,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/podman.md"
 PATIENCE = 120.0
 LIVES = int(os.environ.get("LINXD_LIVES", "10"))
 """Containers that have come and gone with a network, at least, before it is asked what they left."""
+KILLS = int(os.environ.get("LINXD_KILLS", "3"))
+SEED = int(os.environ.get("LINXD_SEED", "1"))
 ENDED = "inactive"
 RUNTIMES = pytest.mark.parametrize("runtime", ["crun", "runc"], indirect=True)
 _lives = itertools.count()
@@ -233,6 +237,75 @@ def test_it_starts_along_with_a_container_that_is_not_held(runtime: str) -> None
 
 
 @RUNTIMES
+def test_in_a_namespace_that_outlives_it_its_network_is_looked_after_while_it_lives(runtime: str) -> None:
+    """Nothing but the properties of its scope tells when that is."""
+    unit = "linx-reconcile@held.service"
+    Path("/etc/linxd/netns/held.toml").write_text('[link.lo]\nup = true\naddresses = ["192.0.2.1/32"]\n')
+    annotations = "".join(
+        f" --annotation \"org.systemd.property.{word}=['{unit}']\"" for word in ("Wants", "PropagatesStopTo")
+    )
+    do("ip netns add held")
+    do(f"podman create --name held --network ns:/run/netns/held{annotations} box sleep infinity")
+    for end in ("podman stop --time 0 held", "podman kill held"):
+        do("podman start held")
+        eventually(lambda: is_up("held"))
+        do(end)
+        eventually(lambda: is_gone("held"))
+        assert "192.0.2.1/32" in do("ip -n held -o address")
+    do("podman rm held; ip netns delete held; rm /etc/linxd/netns/held.toml")
+
+
+def test_linxd_service_finds_it_and_not_its_monitor(host: object) -> None:
+    rule = Path("/etc/linxd/host.toml.d/podman.toml")
+    rule.parent.mkdir(exist_ok=True)
+    rule.write_text('[[attach]]\nunit = "libpod-(?P<id>.+)\\\\.scope"\nscope = "{id}"\n')
+    do("systemctl reload linxd.service")
+    name = do("podman create --name found --network none box sleep infinity").strip()
+    declared = Path(f"/run/linxd/netns/{name}.toml")
+    declared.write_text(
+        f'[scope]\nnetns = "unit:libpod-{name}.scope"\n[link.lo]\nup = true\naddresses = ["192.0.2.2/32"]\n'
+    )
+    monitor = Path(f"/run/linxd/netns/conmon-{name[:50]}.toml")
+    monitor.write_text("")
+    for end in ("podman stop --time 0 found", "podman kill found"):
+        do("podman start found")
+        eventually(lambda: is_up(name))
+        assert "192.0.2.2/32" in inside("found", "ip -o address")
+        assert "conmon" not in do("systemctl list-units --all --plain --no-legend linx-*")
+        do(end)
+        lived()
+        eventually(lambda: is_gone(name))
+    do(f"podman rm found; rm -r {declared} {monitor} {rule.parent} /run/linxd-state/{name}")
+    do("systemctl reload linxd.service")
+
+
+_KILL = """
+find /sys/fs/cgroup/machine.slice -path '*/libpod-[!c]*' -name cgroup.procs -exec cat {} + |
+  xargs -r kill -KILL
+"""
+
+
+@RUNTIMES
+def test_killed_at_any_moment_of_its_start_it_leaves_nothing(runtime: str) -> None:
+    """Its first process is killed: while it is held, and in what comes before and after."""
+    rng = random.Random(SEED)
+    begin = "podman run -d --name web --network none --annotation org.linxd.scope=web box sleep infinity"
+    began = time.monotonic()
+    do(begin)
+    whole = time.monotonic() - began
+    do("podman rm --force --time 0 web")
+    for _ in range(KILLS):
+        with subprocess.Popen(["sh", "-c", begin], stdout=-3, stderr=-3) as starting:
+            # No event to be waited for: the moment is to be any.
+            threading.Event().wait(whole * rng.random())
+            run(_KILL)
+            starting.wait(PATIENCE)
+        run("podman rm --force --time 0 web")
+        lived()
+        eventually(lambda: is_forgotten("web"))
+
+
+@RUNTIMES
 def test_without_its_network_it_does_not_start(runtime: str) -> None:
     begin = "podman run --rm --network none --annotation org.linxd.scope={} box sh -c 'echo it runs'"
     broken = Path("/etc/linxd/netns/broken.toml")
@@ -362,7 +435,12 @@ def test_a_quadlet_has_its_network_with_the_hook_and_without(host: object) -> No
     eventually(lambda: is_forgotten("app"))
     do("systemctl start plain.service")
     eventually(lambda: is_up("plain"))
-    assert "10.1.0.7/24" in inside("systemd-plain", "ip -o address show dev eth0")
+    for _ in range(2):
+        assert "10.1.0.7/24" in inside("systemd-plain", "ip -o address show dev eth0")
+        do("systemctl restart plain.service")
+        lived()
+        eventually(lambda: has(inside("systemd-plain", "ip -o address"), "10.1.0.7/24"))
+        eventually(lambda: is_up("plain"))
     do("systemctl stop plain.service")
     lived()
     eventually(lambda: is_gone("plain"))

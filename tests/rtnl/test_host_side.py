@@ -216,6 +216,50 @@ def test_a_parent_in_the_host_is_found_by_name_and_never_changed(
     assert {line.split()[1] for line in others(host)} == {line.split()[1] for line in before}
 
 
+@pytest.mark.kinds
+@pytest.mark.parametrize("kind", ["vxlan", "vlan", "ipvlan"])
+def test_other_kinds_on_a_parent_in_the_host(
+    host: str, netns: str, tmp_path: Path, has_kind: Callable[..., None], kind: str
+) -> None:
+    """Also where the parent is no link of the link but a number in what is said of it."""
+    needed = {"vxlan": ("id", "7", "dstport", "4789"), "vlan": ("id", "7"), "ipvlan": ()}[kind]
+    has_kind(kind, *needed, parent=True)
+    more = {
+        "vxlan": 'id = 7\ngroup = "239.1.1.1"\ndstport = 4789\n',
+        "vlan": "id = 7\n",
+        "ipvlan": 'mode = "l2"\n',
+    }[kind]
+    text = f'[link.eth0]\nkind = "{kind}"\nparent = "host:up0"\n{more}addresses = ["10.0.0.5/24"]\n'
+    before = others(host)
+
+    async def story() -> None:
+        world = World(netns, tmp_path, host=host)
+        try:
+            async with world.kept(text):
+                assert world.loop is not None
+                loop = world.loop
+                assert not loop.conditions
+                assert f"{kind} " in ip(netns, "-d link show eth0")
+                ip(host, "link del up0")
+                await world.until(lambda: bool(loop.conditions))
+                batch(host, "link add up0 type veth peer name up1", "link set up0 up", "link set up1 up")
+                await world.until(lambda: not loop.conditions)
+                assert "10.0.0.5/24" in ip(netns, "address show dev eth0")
+            await world.quiet()
+            world.restart()
+            await world.quiet()
+            await world.settle(text.replace("up0", "other0"))
+            await world.settle("")
+            assert "eth0" not in ip(netns, "link show")
+        finally:
+            world.close()
+        writes = [m.type for sent in world.sent_to_host for m in wire.messages(sent)]
+        assert set(writes) <= {wire.RTM_GETLINK, wire.RTM_GETNSID}
+
+    asyncio.run(story())
+    assert {line.split()[1] for line in others(host)} == {line.split()[1] for line in before}
+
+
 def test_without_a_way_to_the_host_it_is_said_and_the_rest_converges(netns: str, tmp_path: Path) -> None:
     async def story() -> None:
         world = World(netns, tmp_path)
