@@ -374,7 +374,7 @@ def forget(container: Container) -> None:
 
 
 def tidy(name: str) -> None:
-    """Remove a drop-in whose containers have ended without their runtime's saying so: it calls nobody for one
+    """Remove a drop-in whose containers have ended without their runtime's saying so, as it does not of one
     that is killed before it runs. Whoever works in there meanwhile sees to it."""
     with contextlib.suppress(Refusal), _directory(name, time.monotonic() + TIDYING) as directory:
         held, rest = _read(directory)

@@ -18,6 +18,7 @@ from linxd.nswatch import WAIT
 from tests.system.bed import Machine
 from tests.system.boxes import (
     Box,
+    Nspawn,
     address,
     declare,
     eventually,
@@ -65,7 +66,7 @@ def name(names: Callable[[], str]) -> str:
     return names()
 
 
-def pulled(machine: Machine, name: str, *, number: int = 1, payload: tuple[str, ...] = ()) -> Box:
+def pulled_in(machine: Machine, name: str, *, number: int = 1, payload: tuple[str, ...] = ()) -> Box:
     """A container that has its network's unit started."""
     unit = f"pulls-{name}.scope"
     declare(machine, name, netns=f"unit:{unit}", number=number)
@@ -89,11 +90,11 @@ def test_two_containers_on_one_bridge_reach_each_other_and_the_host_and_drift_in
     one, two = names(), names()
     with (
         Journal(machine) as journal,
-        pulled(machine, one, number=1, payload=ANSWERS) as first,
+        pulled_in(machine, one, number=1, payload=ANSWERS) as first,
         Box(machine, "host", unit="answers.scope", payload=ANSWERS, inside=()),
     ):
         started(journal, one)
-        with pulled(machine, two, number=2, payload=ANSWERS) as second:
+        with pulled_in(machine, two, number=2, payload=ANSWERS) as second:
             started(journal, two)
             host_address = "10.7.255.254"
             for where, to in (
@@ -170,7 +171,7 @@ def test_the_hosts_end_is_healed_from_the_containers_loop(machine: Machine, name
         assert "master br0" in seen
         assert ",UP" in seen
 
-    with Journal(machine) as journal, pulled(machine, name) as container:
+    with Journal(machine) as journal, pulled_in(machine, name) as container:
         started(journal, name)
         for drift in END_DRIFTS:
             machine.do("ip", *(word.format(end=end) for word in drift))
@@ -252,10 +253,18 @@ def test_a_parent_of_the_hosts_taken_down_and_up_gone_and_back(machine: Machine,
 # -- killed at any moment -----------------------------------------------------------------------------------
 
 
+def nspawned(machine: Machine, name: str) -> Nspawn:
+    """The same by systemd-nspawn, which is killed with it."""
+    declare(machine, name, netns=f"unit:machine-{name}.scope")
+    return Nspawn(machine, name, properties=pulling(name))
+
+
+@pytest.mark.parametrize("way", ["scope", "nspawn"])
 def test_a_container_that_is_killed_at_any_moment_of_its_first_pass_leaves_nothing(
-    machine: Machine, names: Callable[[], str]
+    machine: Machine, names: Callable[[], str], way: str
 ) -> None:
     """Moments are drawn from the time that a start takes, and more of them from the end, where it writes."""
+    pulled = {"scope": pulled_in, "nspawn": nspawned}[way]
     before = host_links(machine)
     rng = random.Random(SEED)
     name = names()
@@ -274,7 +283,8 @@ def test_a_container_that_is_killed_at_any_moment_of_its_first_pass_leaves_nothi
             threading.Event().wait(moment)
             machine.run("systemctl", "kill", "--signal=KILL", container.unit)
             machine.run("systemctl", "kill", "--signal=KILL", container.unit)
-            container.ended()
+            if way == "scope":
+                container.ended()
         # One that ended before anybody knew whose network it is to be is waited for: a minute at most.
         eventually(lambda name=name: is_stopped(machine, name), seconds=PATIENCE + WAIT)
         assert host_links(machine) == before
@@ -282,7 +292,11 @@ def test_a_container_that_is_killed_at_any_moment_of_its_first_pass_leaves_nothi
 
 
 def is_stopped(machine: Machine, name: str) -> None:
-    assert state(machine, unit_of(name)) == "inactive"
+    now = state(machine, unit_of(name))
+    said = (
+        "" if now != "failed" else machine.do("journalctl", "--no-pager", "-n30", f"--unit=linx-*@{name}.*")
+    )
+    assert now == "inactive", said
     is_gone(machine, name)
 
 
@@ -299,7 +313,7 @@ def test_the_rules_between_files_hold_at_a_reload_and_at_a_start(
     one, two = names(), names()
     drop_in = "/run/linxd/host.toml.d/names.toml"
     try:
-        with Journal(machine) as journal, pulled(machine, one) as container:
+        with Journal(machine) as journal, pulled_in(machine, one) as container:
             started(journal, one)
             # The host's file comes to name what is the container's: that one is refused, the host's is not.
             machine.write(drop_in, f"[link.{host_end(one)}]\nmtu = 1400\n")
