@@ -45,6 +45,7 @@ HOST = (
     "link set up0 up",
     "link set up1 up",
     "link add other0 type veth peer name other1",
+    "link set other0 up",
 )
 
 
