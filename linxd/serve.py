@@ -17,7 +17,7 @@ from typing import Any
 from linxd import __version__, statedir
 from linxd.access import Kernel
 from linxd.collector import settle, tidy
-from linxd.config.model import ScopeConfig
+from linxd.config.model import HOST, ScopeConfig
 from linxd.culprit import Identifier
 from linxd.log import NOTICE, WARNING, Entry, condition_line, news
 from linxd.netns import Namespace, boot_id, cgroup_name
@@ -25,7 +25,9 @@ from linxd.part import Part
 from linxd.patch import Report, State
 from linxd.reporter import Reporter
 from linxd.scope import Access, Scope, ScopeState
+from linxd.systemd import networkd
 from linxd.systemd.handed import host_socket
+from linxd.systemd.jobs import runs
 from linxd.systemd.notify import Notifier
 
 WORD_EVERY = 0.2
@@ -107,7 +109,7 @@ class Served:
     # -- told to others -------------------------------------------------------------------------------------
 
     async def _ready(self) -> None:
-        await self.scope.ready.wait()
+        await asyncio.gather(self.scope.ready.wait(), self._beside())
         for wait in self.before_ready:
             await wait()
         # Whoever waited for this reads the status next, as systemctl or linxctl shows it.
@@ -116,6 +118,24 @@ class Served:
         # What is declared stays: looking through 100,000 of it again and again would hold up everything.
         settle()
         self._changed()
+
+    async def _beside(self) -> None:
+        """Say what another manager of this host will undo, and how it is told to leave it alone."""
+        config = self.scope.config
+        if config.name != HOST:
+            return
+        declared = (
+            ("routes", config.rtnl.routes, networkd.ROUTES),
+            ("rules", config.rtnl.rules, networkd.RULES),
+        )
+        undone = {
+            what: setting for what, objects, setting in declared if objects and networkd.manages(setting)
+        }
+        if undone and await runs(networkd.UNIT):
+            what = " and ".join(undone)
+            text = f"systemd-networkd removes {what} that it did not make, unless {networkd.DROP_IN} says"
+            drop_in = ("[Network]", *(f"{setting}=no" for setting in undone.values()))
+            self.reporter.say(news(config.name, text, priority=WARNING, details=drop_in))
 
     async def _watchdog(self) -> None:
         limit = self._notifier.watchdog

@@ -89,17 +89,22 @@ def began() -> float:
 
 async def _has_ended(unit: str) -> bool:
     """Whether it neither runs nor is about to; one that nobody can tell of has not."""
+    return await runs(unit) is False
+
+
+async def runs(unit: str) -> bool | None:
+    """Whether a unit runs, or is about to. None where nobody can tell."""
     with contextlib.suppress(TimeoutError, OSError):
         async with asyncio.timeout(TOLD):
             said = await _ask("show", "--property=LoadState,ActiveState,Job", unit)
             values = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+            if not values:
+                return None
             if values.get("LoadState") == "not-found":
-                return True
-            return values.get("ActiveState") in ("inactive", "failed") and values.get("Job", "0") in (
-                "",
-                "0",
-            )
-    return False
+                return False
+            idle = values.get("ActiveState") in ("inactive", "failed")
+            return not idle or values.get("Job", "0") not in ("", "0")
+    return None
 
 
 async def left_out(scope: str) -> bool:
