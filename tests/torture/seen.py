@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from ipaddress import ip_interface
 from typing import Any
 
 from tests.torture.bed import Namespace
@@ -27,6 +28,7 @@ def seen(namespace: Namespace, declared: Declared) -> dict[str, Any]:
     for name, link in data["link"].items():
         found[f"link {name}"] = _link(links.get(name), link)
     found |= _addresses(namespace, data)
+    found |= _connected(namespace, data)
     found |= _routes(namespace, data)
     rules = json.loads(namespace.ip("-j", "-N", "rule", "show"))
     for rule in data["rule"]:
@@ -73,6 +75,23 @@ def _addresses(namespace: Namespace, data: dict[str, Any]) -> dict[str, Any]:
         for one in link.get("addresses", ()):
             address = one if isinstance(one, str) else one["address"]
             found[f"address {address} {name}"] = have.get((name, address))
+    return found
+
+
+def _connected(namespace: Namespace, data: dict[str, Any]) -> dict[str, Any]:
+    """The routes that the kernel makes with addresses: whether each network has one."""
+    routes = {
+        (route["dst"], route["dev"])
+        for version in ("-4", "-6")
+        for route in json.loads(
+            namespace.ip(version, "-j", "route", "show", "table", "main", "proto", "kernel") or "[]"
+        )
+    }
+    found: dict[str, Any] = {}
+    for name, link in data["link"].items():
+        for one in link.get("addresses", ()):
+            network = str(ip_interface(one if isinstance(one, str) else one["address"]).network)
+            found[f"connected route {network} {name}"] = (network, name) in routes
     return found
 
 

@@ -30,7 +30,7 @@ from linxd.sources.rtnl.table import LinkTable
 MANAGED_FLAGS = sum(ADDRESS_FLAGS.values())
 IN_PLACE = frozenset({"metric", "flags", "lifetime", "protocol", prefixes.ATTRIBUTE})
 """Attributes that NLM_F_REPLACE changes on an existing address (net/ipv4/devinet.c inet_rtm_newaddr,
-net/ipv6/addrconf.c inet6_addr_modify); anything else needs delete and add."""
+net/ipv6/addrconf.c inet6_addr_modify), flags on one of IPv6 alone; anything else needs delete and add."""
 
 IPV6_MIN_MTU = 1280
 """Below it a link has no IPv6 at all (include/net/ipv6.h)."""
@@ -128,7 +128,7 @@ class AddressKind:
         return Waits(tuple(changes))
 
     def recreates(self, want: Address, changes: Sequence[Change]) -> bool:
-        return any(change.attribute not in IN_PLACE for change in changes)
+        return not all(_in_place(want, change) for change in changes)
 
     def adoptable(self, want: Address, have: Have[AddrMsg], changes: Sequence[Change]) -> bool:
         return False
@@ -182,6 +182,15 @@ class AddressKind:
                     return messages
             messages.append((wire.RTM_NEWADDR, flags, _new(op.want, ifindex or 0, protocol)))
         return messages
+
+
+def _in_place(want: Address, change: Change) -> bool:
+    """Whether NLM_F_REPLACE makes a change. A group is joined when its address is added and at no other
+    time, and the flag for that can't be taken back."""
+    if change.attribute != "flags":
+        return change.attribute in IN_PLACE
+    differ = set((change.have or "").split()) ^ set((change.want or "").split())
+    return want.family == AF_INET6 and "autojoin" not in differ
 
 
 def _new(want: Address, ifindex: int, protocol: int) -> bytes:
