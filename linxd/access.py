@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 import linxd.sources.rtnl.info  # noqa: F401 - whose own users import it late: an upgrade may replace its file by then
 from linxd.culprit import Glimpse, Identifier
@@ -22,6 +21,7 @@ from linxd.netlink.socket import Requests, open_netlink
 from linxd.netlink.wire import NETLINK_NETFILTER, NETLINK_ROUTE
 from linxd.part import Opened
 from linxd.patch import Culprit
+from linxd.records import dataclass, field
 from linxd.sources.netfilter.compile import Compiler
 from linxd.sources.netfilter.events import GROUPS as NFT_GROUPS
 from linxd.sources.netfilter.events import LINK_GROUPS

@@ -11,10 +11,10 @@ import enum
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from linxd.config.model import Attach
+from linxd.records import dataclass, replace
 
 OWN = ("linx-", "linxd.")
 """How the names of our own units begin, which no rule can mean."""

@@ -15,7 +15,8 @@ import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+
+from linxd.records import dataclass
 
 NAME = "control"
 LONGEST = 4096

@@ -12,9 +12,9 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 
 from linxd.patch import Culprit
+from linxd.records import dataclass
 
 PID_MAX = 1 << 22
 """PID_MAX_LIMIT (include/linux/threads.h): port ids above are no pids. Second sockets get them."""

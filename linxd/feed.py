@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from linxd.clock import Clock
 from linxd.gate import BACKOFF_LAST, backoff
 from linxd.patch import Key
+from linxd.records import replace
 from linxd.source import Gone, Hint, Source, Subscription, Unsupported
 
 log = logging.getLogger(__name__)

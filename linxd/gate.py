@@ -10,10 +10,10 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from linxd.patch import Change, Condition, Culprit, Key, Named, Op, State, Verb, left
+from linxd.records import dataclass
 from linxd.slices import give_up
 from linxd.source import transient
 

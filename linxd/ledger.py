@@ -13,11 +13,11 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
 from linxd.ledgerfile import Entries, LineFile, change, encoded, keys_of, written
 from linxd.patch import Claim, Entry, Key
+from linxd.records import replace
 from linxd.source import Doubt, LedgerError, settle_unsure
 
 __all__ = ["Doubt", "FileLedger", "LedgerError", "MemoryLedger", "settle_unsure"]

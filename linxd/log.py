@@ -12,10 +12,10 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from linxd.patch import Condition, Culprit, Key, Op, Report, State, Trigger, Verb
+from linxd.records import dataclass, field
 from linxd.status import LoopState, Status
 
 PATCH_ID = "b17cd482ddd641a6b68c69661eb7bdc7"

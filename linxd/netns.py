@@ -18,10 +18,10 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from linxd.culprit import netns_of
+from linxd.records import dataclass
 
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h

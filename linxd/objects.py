@@ -8,11 +8,11 @@ Pure, and free of any subsystem: what differs between two objects, and whose han
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from typing import TypeVar
 
 from linxd.ownership import Action, Decision, Origin, Seen, decide
 from linxd.patch import Change, Condition, Entry, Key, Named, Op, Patch, State, Verb
+from linxd.records import replace
 from linxd.source import Owned, noted
 
 N = TypeVar("N", bound=Named)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import enum
 import functools
-from dataclasses import dataclass
 
 from linxd.patch import Claim, State
+from linxd.records import dataclass
 
 
 class Seen(enum.Enum):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
+
+from linxd.records import dataclass, field
 
 Key: TypeAlias = tuple[str | int, ...]
 """Identity of an object within a scope. The first member is its kind, the rest is what SPEC calls identity:

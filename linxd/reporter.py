@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import TypeAlias
 
 from linxd.culprit import Glimpse, Identifier
 from linxd.log import Entry, Limit, Narrator
 from linxd.patch import Culprit, Report
+from linxd.records import replace
 from linxd.slices import let_go
 from linxd.status import Status
 

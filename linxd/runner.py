@@ -12,12 +12,12 @@ import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from linxd.feed import Feed
 from linxd.gate import Gate
 from linxd.patch import Condition, Culprit, Key, Op, Patch, Report, State, Trigger, left
+from linxd.records import replace
 from linxd.slices import let_go, slices
 from linxd.source import Blocked, D, Gone, Hint, O, Owned, Pass, Source
 from linxd.status import Account

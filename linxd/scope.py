@@ -12,7 +12,6 @@ import contextlib
 import enum
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from linxd.called import find
@@ -23,6 +22,7 @@ from linxd.log import INFO, NOTICE, WARNING, clock_time, condition_line, news, t
 from linxd.loop import LoopState
 from linxd.part import Left, Opened, Part
 from linxd.patch import Condition, Culprit, Key, Report, State
+from linxd.records import dataclass
 from linxd.reporter import Reporter
 from linxd.source import Blocked, Gone
 from linxd.sources.netfilter.model import Desired as NetfilterDesired

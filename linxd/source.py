@@ -12,7 +12,6 @@ import errno
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sized
-from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from linxd.patch import (
@@ -29,6 +28,7 @@ from linxd.patch import (
     Trigger,
     left,
 )
+from linxd.records import dataclass, field, replace
 
 D = TypeVar("D")
 """A source's desired state: immutable."""

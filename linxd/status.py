@@ -10,10 +10,10 @@ import enum
 import time
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from linxd.patch import Condition, Key, Report, State, Trigger
+from linxd.records import dataclass, field
 from linxd.slices import chunks, let_go
 
 MANY = 5000

@@ -14,11 +14,11 @@ import logging
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from linxd.bus.library import Message, MessageFlag, MessageType, SignatureTree, Unmarshaller, Variant
 from linxd.bus.wire import LONGEST_CALL, LONGEST_SIGNAL, Frame, Wire, connected
+from linxd.records import dataclass
 
 __all__ = ["BusError", "Call", "Connection", "Heard", "Unreachable", "Variant", "system_bus"]
 

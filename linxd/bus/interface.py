@@ -11,10 +11,10 @@ import functools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from linxd.bus.connection import Call
+from linxd.records import dataclass
 
 _XML = os.path.join(os.path.dirname(__file__), "interfaces")
 

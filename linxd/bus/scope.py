@@ -11,7 +11,6 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from linxd import __version__
@@ -24,6 +23,7 @@ from linxd.config.faults import ConfigError
 from linxd.log import clean
 from linxd.part import Part
 from linxd.patch import Condition, Key, Patch, State
+from linxd.records import dataclass
 from linxd.reload import ANSWERED, told
 from linxd.scope import ORDER, Ambiguous, Scope, ScopeState
 from linxd.slices import let_go

@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from linxd.bus.connection import BUS, BUS_PATH, BusError, Connection, Heard, Unreachable
 from linxd.bus.objects import PROPERTIES
+from linxd.records import dataclass
 
 SYSTEMD, SYSTEMD_PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
 MANAGER = f"{SYSTEMD}.Manager"

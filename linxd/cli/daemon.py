@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from linxd import __version__, statedir
@@ -27,6 +26,7 @@ from linxd.control import Answer, Control, ask, span
 from linxd.log import ERROR, NOTICE, WARNING, Entry, clean, news
 from linxd.netns import Namespace, NotThere, Refused, elsewhere, enter, find, is_replaced, open_host
 from linxd.nswatch import WAIT, Watch, begins, comes_again, wait_for
+from linxd.records import dataclass
 from linxd.reload import ANSWERED, Reloader, faults, told, warnings
 from linxd.scope import ScopeState
 from linxd.serve import Served

@@ -18,7 +18,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from linxd.cli.once import Trouble
@@ -26,6 +25,7 @@ from linxd.cli.output import Subparsers
 from linxd.cli.terminal import DIM, GREEN, RED, YELLOW, Paint
 from linxd.config.model import HOST, valid_name
 from linxd.log import FAILURE_ID, NEWS_ID, PATCH_ID, STATE_ID, WARNING, clean
+from linxd.records import dataclass, field
 
 USER = "linxd"
 KINDS = {PATCH_ID: "patch", FAILURE_ID: "failure", STATE_ID: "state", NEWS_ID: "news"}

@@ -15,7 +15,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from linxd.cli.once import default_netns
 from linxd.cli.terminal import Lines
@@ -23,6 +22,7 @@ from linxd.config import ConfigError, NetnsRef, load
 from linxd.log import ERROR, Entry, news
 from linxd.netns import NotThere, Ref, Refused, locate
 from linxd.nswatch import WAIT, wait_for
+from linxd.records import replace
 from linxd.reload import faults
 from linxd.systemd.jobs import began, ended, ran_and_ended
 from linxd.systemd.journal import Journal, connected

@@ -12,7 +12,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from linxd import statedir
@@ -22,6 +21,7 @@ from linxd.config.model import HOST, NETNS_DIRECTORY
 from linxd.ledger import FileLedger
 from linxd.netns import Namespace, NotThere, Refused, boot_id, enter, find, open_host
 from linxd.part import Opened
+from linxd.records import dataclass
 from linxd.scope import NOTHING, ORDER, declared
 
 

@@ -11,7 +11,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from linxd.cli.once import Absent, Barred, Trouble, configured, default_netns, go_to, name_of, visiting
@@ -25,6 +24,7 @@ from linxd.netlink.rt import LinkMsg
 from linxd.netlink.socket import Requests, open_netlink
 from linxd.netns import NotThere, Refused, locate
 from linxd.patch import Claim, Patch, State, Verb
+from linxd.records import dataclass, field
 from linxd.topology import Kept, Place, Scope, Seen
 
 RTNL = "rtnl"

@@ -8,7 +8,6 @@ sorts later. Other files are read as far as this needs and no further."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from linxd.config.build import Built
 from linxd.config.document import Node, spell
@@ -17,6 +16,7 @@ from linxd.config.model import HOST, NETNS_DIRECTORY, NetnsRef
 from linxd.config.names import Names
 from linxd.config.scopes import FIELDS as SCOPE_FIELDS
 from linxd.config.sysctls import path_of
+from linxd.records import dataclass, field
 from linxd.sources.rtnl.attributes import KINDS
 from linxd.sources.rtnl.forms import LinkName
 

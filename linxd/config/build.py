@@ -8,7 +8,6 @@ What the sections mean stands in a module of each; here they are only put togeth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from linxd.config import checks
@@ -24,6 +23,7 @@ from linxd.config.rules import read_rules
 from linxd.config.rulesets import Open, read_netfilter
 from linxd.config.scopes import read_attach, read_scope
 from linxd.config.sysctls import read_sysctls, uniform
+from linxd.records import dataclass, field, replace
 from linxd.sources.rtnl.model import Desired, Link, Neighbour, Route, Rule
 
 SECTIONS = ("scope", "link", "route", "rule", "neighbour", "netfilter", "sysctl", "attach")

@@ -11,9 +11,10 @@ import enum
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date, time
 from typing import TypeAlias
+
+from linxd.records import dataclass
 
 Path: TypeAlias = tuple[str | int, ...]
 """Keys and indices (from 0) from the top of a file down."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from linxd.config.faults import Fault, Refused
 from linxd.config.model import HOST, valid_name
+from linxd.records import dataclass, field
 
 DIRECTORIES = ("/etc/linxd", "/run/linxd", "/usr/lib/linxd")
 """Where files are looked up; earlier ones win."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import socket
-from dataclasses import dataclass
 from typing import Any
 
 from linxd.config.faults import Refused, Wrong, did_you_mean
 from linxd.config.names import Names
 from linxd.config.values import Type
+from linxd.records import dataclass
 from linxd.sources.rtnl.model import AF_INET, AF_INET6
 
 FAMILIES = {"inet": AF_INET, "inet6": AF_INET6}

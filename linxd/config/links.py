@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from linxd.config.addresses import read_addresses
@@ -19,6 +18,7 @@ from linxd.config.names import Names
 from linxd.config.objects import ON_CONFLICT, take_of
 from linxd.config.reader import ABSENT, Entries, Field, Reader
 from linxd.config.values import BOOLEAN, IFNAME_SCHEMA, INTERFACE, Type, ifname, word
+from linxd.records import dataclass, field
 from linxd.sources.rtnl.attributes import COMMON, KINDS, Attribute
 from linxd.sources.rtnl.model import Address, Link, LinkRef, Peer, Value
 

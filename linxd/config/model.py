@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import string
-from dataclasses import dataclass, field
 
 from linxd.config.faults import Fault
+from linxd.records import dataclass, field
 from linxd.sources.netfilter.model import Desired as NetfilterDesired
 from linxd.sources.rtnl.model import Desired as RtnlDesired
 from linxd.sources.rtnl.model import Where

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from linxd.records import dataclass, field
 
 # No possessive quantifiers: before 3.11.5 those around a group match wrongly. Nothing here backtracks on
 # text that tomllib has accepted.

@@ -7,13 +7,13 @@ It must not know which keys linxd has: those stand where their meaning does.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from linxd.config.document import Node, spell
 from linxd.config.faults import Fault, Path, Refused, Severity, Wrong, did_you_mean, dotted, found
 from linxd.config.names import Names
 from linxd.config.values import BOOLEAN, Type
+from linxd.records import dataclass, field
 from linxd.sources.rtnl.model import Where
 
 T = TypeVar("T")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from linxd.config import metrics
@@ -27,6 +26,7 @@ from linxd.config.names import Names
 from linxd.config.objects import ON_CONFLICT, take_of
 from linxd.config.reader import ABSENT, Entries, Field, Reader, where_of
 from linxd.config.values import BOOLEAN, INTERFACE, U32, Type, choice, integer, named
+from linxd.records import dataclass
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, MAIN_TABLE, ROUTE_TYPES, SCOPES, Nexthop, Route
 
 TABLE = named("rt_tables", 1, U32, what="a routing table")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from linxd.config.faults import Wrong, did_you_mean, found, one_of
 from linxd.config.names import Names
+from linxd.records import dataclass
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from linxd.log import clean
+from linxd.records import dataclass, field
 from linxd.topology.picture import Edge, Node, Picture
 from linxd.topology.seen import HOST
 from linxd.topology.tree import how, keeper, remarks

@@ -9,8 +9,8 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
 
+from linxd.records import dataclass, field, replace
 from linxd.topology.seen import HOST
 
 PAIRED = frozenset({"veth", "netkit", "vxcan"})

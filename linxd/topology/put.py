@@ -7,10 +7,10 @@ A pure function; what it is given may have been read at different moments, and n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 
 from linxd.netlink.rt import AddrMsg, LinkMsg
 from linxd.netlink.wire import AF_INET6, WireError
+from linxd.records import dataclass, field, replace
 from linxd.sources.rtnl.attributes import KINDS
 from linxd.sources.rtnl.info import decode_info, parent_in
 from linxd.sources.rtnl.links import info_kind

@@ -7,9 +7,9 @@ Values only. It must not know how anything was asked for, nor what follows from 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from linxd.netlink.rt import AddrMsg, LinkMsg
+from linxd.records import dataclass, field
 from linxd.sources.rtnl.model import Desired
 
 HOST = "host"

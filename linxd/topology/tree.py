@@ -7,9 +7,9 @@ Rows of plain text; colours and columns are for whoever prints them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from linxd.log import clean
+from linxd.records import dataclass
 from linxd.topology.picture import PAIRED, Node, Picture, Relation, ScopeSign
 
 UNICODE = ("├─ ", "└─ ", "│  ", "   ")

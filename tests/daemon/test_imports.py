@@ -15,6 +15,7 @@ from linxd.cli.daemon import Options, options_of
 ROOT = Path(__file__).resolve().parents[2]
 KEPT_OUT = {
     "_hashlib": "OpenSSL, for digests that Python has of its own",
+    "dataclasses": "it writes all methods of all classes at once",
     "argparse": "a megabyte with what it needs, for two words that units always say",
     "dbus_next.aio": "a client that ours replaces",
     "difflib": "for slips alone",

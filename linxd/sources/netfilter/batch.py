@@ -10,12 +10,12 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 
 from linxd.netlink.nft import nfgen
 from linxd.netlink.socket import Request
 from linxd.netlink.wire import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, nested, pack_attr
 from linxd.patch import Op, Verb
+from linxd.records import dataclass, field, replace
 from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.decode import MARK
 from linxd.sources.netfilter.elements import lists

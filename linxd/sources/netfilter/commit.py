@@ -11,13 +11,13 @@ import asyncio
 import enum
 import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.nft import NFGEN_HDRLEN, batch
 from linxd.netlink.socket import Requests
 from linxd.netlink.wire import Message, attr_map
 from linxd.patch import Op, Verb
+from linxd.records import dataclass, field, replace
 from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.batch import Batch, batch_of
 from linxd.sources.netfilter.decode import Own, rule

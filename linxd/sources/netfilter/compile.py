@@ -15,13 +15,13 @@ import re
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from linxd import __version__
 from linxd.digest import blake2b
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.nft import batch
 from linxd.patch import Op, Verb
+from linxd.records import dataclass
 from linxd.sources.netfilter import devices
 from linxd.sources.netfilter.batch import batch_of
 from linxd.sources.netfilter.faults import RulesetError, RulesetFault, ScratchError

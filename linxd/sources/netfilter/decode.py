@@ -11,11 +11,11 @@ import itertools
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 
 from linxd.digest import blake2b
 from linxd.netlink.nft import NFGEN_HDRLEN
 from linxd.netlink.wire import WireError, attr_map, attrs, pack_attr, text_of
+from linxd.records import replace
 from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.elements import Collector
 from linxd.sources.netfilter.expressions import NOTHING, Found, canonical, set_pattern, single, without_use

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 
 from linxd.digest import blake2b
 from linxd.patch import Change, Key, Op, Verb
+from linxd.records import dataclass, field, replace
 from linxd.sources.netfilter.decode import comment
 from linxd.sources.netfilter.lcs import common
 from linxd.sources.netfilter.names import NFT_SET_EVAL, NFT_TABLE_F_DORMANT, hook_word

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 
 from linxd.netlink.wire import (
     NLA_F_NESTED,
@@ -20,6 +19,7 @@ from linxd.netlink.wire import (
     pack_attr,
     text_of,
 )
+from linxd.records import dataclass, field, replace
 from linxd.sources.netfilter.expressions import NOTHING, Found, canonical, object_ref, single, verdict_chain
 from linxd.sources.netfilter.names import (
     NFT_SET_ELEM_CATCHALL,

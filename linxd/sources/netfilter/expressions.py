@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from linxd.netlink.wire import WireError, attr_map, attrs, nested, pack_attr, text_of
+from linxd.records import dataclass, field
 from linxd.sources.netfilter.names import (
     NFT_DYNSET_F_EXPR,
     NFT_FIB_RESULT_OIF,

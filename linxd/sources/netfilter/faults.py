@@ -5,7 +5,8 @@ out."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from linxd.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import os
 import re
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
+from linxd.records import dataclass, field
 from linxd.sources.netfilter.faults import RulesetError, RulesetFault
 from linxd.sources.netfilter.model import Ruleset
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 from linxd.netlink.wire import WireError, text_of
 from linxd.patch import Culprit
+from linxd.records import dataclass, field, replace
 from linxd.sources.netfilter import decode
 from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.elements import Collector

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from linxd.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ Pure. How two forms of a table differ is for linxd.sources.netfilter.diff.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import cast
 
 from linxd.ownership import Action, Decision, Origin, Seen, decide
 from linxd.patch import Change, Claim, Condition, Entry, Key, Op, Patch, State, Verb
+from linxd.records import dataclass, field, replace
 from linxd.source import Owned
 from linxd.sources.netfilter.compile import EMPTY, Compiled
 from linxd.sources.netfilter.diff import Terms, table_ops

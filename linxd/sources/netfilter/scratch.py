@@ -16,7 +16,6 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -32,6 +31,7 @@ from linxd.netlink.wire import (
     attr_str,
     nested,
 )
+from linxd.records import dataclass
 from linxd.sources.netfilter.faults import RulesetFault, ScratchError
 
 PROGRAM = str(Path(__file__).with_name("enter.py"))

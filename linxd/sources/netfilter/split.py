@@ -8,8 +8,7 @@ lines and columns in nft's messages stay what they are. It must not know how a t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from linxd.records import dataclass
 from linxd.sources.netfilter.syntax import HEADS, Outline, Statement
 
 Span = tuple[int, int]

@@ -8,9 +8,9 @@ know where they were read, nor what becomes of a difference.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from linxd.records import dataclass, field
 from linxd.sources.netfilter.names import (
     NFPROTO_NETDEV,
     NFT_CHAIN_BASE,

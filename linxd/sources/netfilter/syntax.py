@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from linxd.records import dataclass, field
 
 _TOKEN = re.compile(r'#[^\n]*|"[^"\n]*"?|\\\n|\n|[{};=,]|[^\s{};=,"#]+')
 _new = tuple.__new__

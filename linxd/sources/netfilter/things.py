@@ -7,11 +7,11 @@ send.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from linxd.digest import blake2b
 from linxd.patch import Key
+from linxd.records import dataclass
 from linxd.sources.netfilter.names import OBJECT_WORDS, family_word
 from linxd.sources.netfilter.state import Chain, Flowtable, Object, Rule, Set, Table, TableId
 from linxd.sources.netfilter.words import element_words

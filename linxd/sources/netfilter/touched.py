@@ -6,7 +6,7 @@ It grows by what events say and says how much has to be compared; it must not kn
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from linxd.records import dataclass, field
 
 
 @dataclass(slots=True)

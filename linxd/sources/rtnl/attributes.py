@@ -9,9 +9,9 @@ Numbers are those of include/uapi/linux/if_link.h and if_tunnel.h. A table; it m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
+from linxd.records import dataclass, field, replace
 from linxd.sources.rtnl.forms import (
     Address,
     AddressList,

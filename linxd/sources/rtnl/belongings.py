@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from linxd.netlink import rt, wire
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.rt import AddrMsg, NeighMsg, RouteMsg
 from linxd.netlink.socket import Requests
 from linxd.patch import Key
+from linxd.records import dataclass, field
 from linxd.sources.rtnl import addresses, neighbours, routes
 from linxd.sources.rtnl.kind import Message
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, SCOPES

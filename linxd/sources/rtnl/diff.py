@@ -8,11 +8,11 @@ all it speaks of. It does no I/O and keeps nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from linxd.ownership import Action, Decision, Origin, Seen, decide
 from linxd.patch import Change, Claim, Condition, Entry, Key, Op, State, Verb
+from linxd.records import dataclass, field, replace
 from linxd.source import noted
 from linxd.sources.rtnl.kind import Have, HostLinks, Kind, settled
 from linxd.sources.rtnl.links import info_kind

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
 from linxd.netlink import rt, wire
@@ -20,6 +19,7 @@ from linxd.netlink.rt import LinkMsg
 from linxd.netlink.socket import Events, Requests
 from linxd.netlink.wire import Message, WireError
 from linxd.patch import Culprit, Key
+from linxd.records import replace
 from linxd.source import Hint, Owned
 from linxd.sources.rtnl import addresses, neighbours, prefixes, routes, rules
 from linxd.sources.rtnl.kind import GONE

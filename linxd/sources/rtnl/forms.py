@@ -12,9 +12,9 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from linxd.records import dataclass, field
 from linxd.sources.rtnl.model import Value
 
 Resolve = Callable[[str], int]

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from linxd.netlink.rt import LinkMsg
 from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op
+from linxd.records import dataclass
 from linxd.sources.rtnl.model import PROTO_LINXD, Link
 from linxd.sources.rtnl.table import LinkTable
 

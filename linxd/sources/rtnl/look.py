@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 
 from linxd.patch import Key
+from linxd.records import dataclass, replace
 from linxd.sources.rtnl.attributes import link_options
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired, Route
 

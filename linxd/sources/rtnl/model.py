@@ -11,10 +11,10 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from linxd.patch import Key
+from linxd.records import dataclass, field
 
 AF_INET = int(socket.AF_INET)
 AF_INET6 = int(socket.AF_INET6)

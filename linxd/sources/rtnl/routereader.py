@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
 from typing import TypeVar
 
 from linxd.netlink import rt, wire
 from linxd.netlink.rt import RouteMsg
 from linxd.patch import Key, Trigger
+from linxd.records import replace
 from linxd.slices import let_go
 from linxd.source import Pass
 from linxd.sources.rtnl import routes

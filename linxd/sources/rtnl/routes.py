@@ -7,12 +7,12 @@ A route is replaced in one step (NLM_F_REPLACE), so that traffic never misses it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from linxd.netlink import rt, wire
 from linxd.netlink.rt import RouteMsg
 from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op, Verb
+from linxd.records import replace
 from linxd.sources.rtnl.kind import Context, Have, Message, Waits, origin_of, protocol_name
 from linxd.sources.rtnl.model import AF_INET, MAIN_TABLE, PROTO_LINXD, ROUTE_TYPES, SCOPES, Nexthop, Route
 from linxd.sources.rtnl.table import LinkTable

@@ -7,12 +7,12 @@ A rule can't be changed in place: every attribute that differs makes another rul
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from linxd.netlink import rt, wire
 from linxd.netlink.rt import RuleMsg
 from linxd.ownership import Origin
 from linxd.patch import Change, Entry, Key, Op, Verb
+from linxd.records import replace
 from linxd.sources.rtnl.kind import Context, Have, Message, Waits, origin_of, protocol_name
 from linxd.sources.rtnl.model import PROTO_LINXD, Rule
 

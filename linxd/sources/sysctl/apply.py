@@ -11,9 +11,9 @@ import contextlib
 import errno
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 
 from linxd.patch import Change, Condition, Op, State
+from linxd.records import dataclass, replace
 from linxd.source import LedgerError, Owned, transient, unrecorded
 from linxd.sources.sysctl import reasons
 from linxd.sources.sysctl.cascades import rows_of, targets

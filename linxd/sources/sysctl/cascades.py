@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 
+from linxd.records import dataclass
 from linxd.sources.sysctl.model import ALL_AND_DEFAULT, Path, Setting, dotted, interface_of, place_of
 from linxd.sources.sysctl.values import same
 

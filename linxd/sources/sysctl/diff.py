@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 
 from linxd.ownership import Action, Origin, Seen, decide
 from linxd.patch import Change, Claim, Condition, Entry, Key, Op, Patch, State, Verb
+from linxd.records import dataclass, replace
 from linxd.sources.sysctl import reasons
 from linxd.sources.sysctl.cascades import FINER, concerned, giver, is_twin, partner, rank, write
 from linxd.sources.sysctl.expand import Want, Wanted

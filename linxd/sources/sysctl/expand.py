@@ -7,9 +7,9 @@ Pure; which interfaces there are is told by the caller.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from linxd.patch import Key
+from linxd.records import dataclass
 from linxd.sources.sysctl.cascades import contradictions, rank
 from linxd.sources.sysctl.model import (
     ALL_AND_DEFAULT,

@@ -4,10 +4,10 @@ from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from linxd.patch import Key
+from linxd.records import dataclass, field
 from linxd.sources.rtnl.model import Where
 
 Path: TypeAlias = tuple[str, ...]

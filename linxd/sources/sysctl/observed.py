@@ -7,9 +7,9 @@ Data and pure functions; how it was read is not known here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from linxd.patch import Entry, Key
+from linxd.records import dataclass, field
 from linxd.sources.sysctl.model import Path, interface_of, key_of, path_of
 
 

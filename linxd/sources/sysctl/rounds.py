@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from linxd.patch import Change, Condition, Key, Op, Patch, Report, left
+from linxd.records import replace
 from linxd.source import LEDGER, LedgerError, Pass, forgetful, unrecorded
 from linxd.sources.sysctl.apply import Applier
 from linxd.sources.sysctl.diff import found_first
