@@ -32,7 +32,8 @@ PATH = os.environ["LINXD_TEST_FAULTS"]
 
 with open(PATH) as _file:
     PLAN: list[dict[str, Any]] = json.load(_file)
-"""Each: ``family``, ``types``, ``errno``, ``times``; ``dump``: "intr" or "error". ``key``: of a sysctl."""
+"""Each: ``family``, ``types``, ``errno``, ``times``; ``dump``: "intr" or "error". ``key``: of a sysctl, with
+``how``: "open" or "write"."""
 
 
 def planned(family: int, kind: int, *, dump: bool) -> dict[str, Any] | None:
@@ -95,7 +96,7 @@ class Faulty:
 
 
 def _nft_get(kind: int) -> bool:
-    return kind >> 8 == 10 and kind & 0xFF in (1, 4, 7, 10, 13, 16, 19, 23)
+    return kind >> 8 == 10 and kind & 0xFF in (1, 4, 7, 10, 13, 19, 23)
 
 
 def _headers(buffer: bytearray) -> Iterable[tuple[int, int, int, int]]:
@@ -114,19 +115,30 @@ def _made(self: Requests, sock: socket.socket, **options: Any) -> None:
     self.sock = Faulty(sock)  # type: ignore[assignment]
 
 
-_write = Procfs.write
+_write, _open = Procfs.write, Procfs.open
+
+
+def _due(path: tuple[str, ...], how: str) -> None:
+    for fault in PLAN:
+        if fault.get("key") == ".".join(path) and fault["how"] == how and fault["times"] > 0:
+            fault["times"] -= 1
+            note({"key": fault["key"], "how": how, "errno": fault["errno"]})
+            raise OSError(fault["errno"], os.strerror(fault["errno"]))
 
 
 def _written(self: Procfs, path: tuple[str, ...], value: str) -> None:
-    for fault in PLAN:
-        if fault.get("key") == ".".join(path) and fault["times"] > 0:
-            fault["times"] -= 1
-            note({"key": fault["key"], "errno": fault["errno"]})
-            raise OSError(fault["errno"], os.strerror(fault["errno"]))
+    _due(path, "write")
     _write(self, path, value)
+
+
+def _opened(self: Procfs, path: tuple[str, ...], *, write: bool = False) -> tuple[int, int]:
+    if not write:
+        _due(path, "open")
+    return _open(self, path, write=write)
 
 
 if __name__ == "__main__":
     Requests.__init__ = _made  # type: ignore[method-assign]
     Procfs.write = _written  # type: ignore[method-assign]
+    Procfs.open = _opened  # type: ignore[method-assign]
     sys.exit(main())

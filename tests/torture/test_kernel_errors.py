@@ -50,16 +50,35 @@ lladdr = "02:00:00:00:00:09"
 [netfilter]
 ruleset = '''
 table inet ours {
+	counter hits { }
 	set s { type ipv4_addr; elements = { 192.0.2.1 }; }
-	chain c { type filter hook input priority 0; ip saddr @s counter drop; }
+	chain c { type filter hook input priority 0; ip saddr @s counter name "hits" drop; }
 }
 '''
 """
+LINK_ALONE = '[link.b0]\nkind = "bridge"\n'
 ROUTE, NFT = 0, 12
 RTM = {"link": 16, "address": 20, "route": 24, "neighbour": 28, "rule": 32}
-NFT_NEWRULE = (10 << 8) | 6
+"""What makes an object; deleting it is one more, dumping two, setting (links) three."""
+NFT_MAKES = {"table": 0, "chain": 3, "rule": 6, "set": 9, "element": 12, "object": 18}
+NFT_DELETES_TABLE = 2
+NFT_DUMPS = {
+    "tables": 1,
+    "chains": 4,
+    "rules": 7,
+    "sets": 10,
+    "elements": 13,
+    "objects": 19,
+    "flowtables": 23,
+}
+NFT_ASKS_GENERATION = 16
 TIMES = 4
 """Failures of each operation in a row."""
+
+
+def nft(number: int) -> int:
+    """The type of a message of nf_tables."""
+    return (10 << 8) | number
 
 
 @pytest.fixture
@@ -75,13 +94,17 @@ class World:
     def __init__(self, namespace: Namespace, directory: Path, plan: list[dict[str, Any]]) -> None:
         self.namespace = namespace
         self.file = directory / "scope.toml"
-        self.file.write_text(DECLARED)
-        self.file.chmod(0o600)
         self.faults = directory / "faults.json"
         self.faults.write_text(json.dumps(plan))
         self.foreign = foreign(namespace)
+        self.declare(DECLARED)
         env = {"LINXD_TEST_FAULTS": str(self.faults)}
         self.daemon = Daemon(namespace.name, self.file, directory, module="tests.torture.faulty", env=env)
+
+    def declare(self, text: str) -> None:
+        """Write the file."""
+        self.file.write_text(text)
+        self.file.chmod(0o600)
 
     def done(self) -> list[dict[str, Any]]:
         """The faults that there were."""
@@ -108,9 +131,28 @@ def writes(number: int) -> list[dict[str, Any]]:
         {"family": ROUTE, "types": [kind, kind + 3], "errno": number, "times": TIMES}
         for kind in RTM.values()
     ]
-    plan.append({"family": NFT, "types": [NFT_NEWRULE], "errno": number, "times": TIMES})
-    plan.append({"key": "net.core.somaxconn", "errno": number, "times": TIMES})
+    plan += [
+        {"family": NFT, "types": [nft(kind)], "errno": number, "times": TIMES} for kind in NFT_MAKES.values()
+    ]
+    plan.append({"key": "net.core.somaxconn", "how": "write", "errno": number, "times": TIMES})
     return plan
+
+
+def deletes(number: int) -> list[dict[str, Any]]:
+    """Every operation that deletes fails so."""
+    plan: list[dict[str, Any]] = [
+        {"family": ROUTE, "types": [kind + 1], "errno": number, "times": TIMES} for kind in RTM.values()
+    ]
+    plan.append({"family": NFT, "types": [nft(NFT_DELETES_TABLE)], "errno": number, "times": TIMES})
+    return plan
+
+
+def reads(number: int) -> list[dict[str, Any]]:
+    """So does all that is asked without a dump: which generation of nf_tables it is, and a sysctl."""
+    return [
+        {"family": NFT, "types": [nft(NFT_ASKS_GENERATION)], "errno": number, "times": TIMES},
+        {"key": "net.core.somaxconn", "how": "open", "errno": number, "times": TIMES},
+    ]
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -138,7 +180,7 @@ def test_what_may_pass_is_tried_again_until_it_does(
         assert daemon.said.count("failed: the kernel's answer was lost (ENOBUFS)") == 1
     # That the answer to a transaction was lost says nothing of what became of it: at first it is looked at
     # again at once.
-    tables = [str(NFT_NEWRULE)] if number != errno.ENOBUFS else []
+    tables = [str(nft(NFT_MAKES["rule"]))] if number != errno.ENOBUFS else []
     for what in (str(RTM["rule"]), "net.core.somaxconn", *tables):
         moments = tries[what]
         gaps = [later - sooner for sooner, later in itertools.pairwise(moments)]
@@ -168,6 +210,47 @@ def test_what_is_not_permitted_is_held_until_something_changes(namespace: Namesp
         assert daemon.stop() == 0
 
 
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOMEM, errno.ENOBUFS, errno.EBUSY, errno.EINTR])
+def test_what_is_to_go_goes_in_the_end(number: int, namespace: Namespace, tmp_path: Path) -> None:
+    """First what stands on the link, then the link itself, which would take it along."""
+    world = World(namespace, tmp_path, deletes(number))
+    with world.daemon as daemon:
+        daemon.started()
+        world.converged()
+        for left in (LINK_ALONE, ""):
+            world.declare(f'[scope]\nresync = "0"\n{left}')
+            # One that won't do is tried again when it is asked for.
+            for _ in range(2 * TIMES if number == errno.EPERM else 1):
+                assert daemon.ask("reload").done
+            world.converged()
+        assert {fault["type"] for fault in world.done()} == {
+            *(kind + 1 for kind in RTM.values()), nft(NFT_DELETES_TABLE),
+        }  # fmt: skip
+        assert daemon.stop() == 0
+    name = errno.errorcode[number]
+    for what in ("link b0", "route blackhole 192.0.2.0/24", "rule ", "neighbour 10.5.0.9"):
+        told = re.findall(rf"{re.escape(what)}.* failed: .*\({name}\)$", daemon.said, flags=re.MULTILINE)
+        assert len(told) == 1, f"{what}: {told}\n{daemon.said}"
+    assert "ours" not in namespace.nft("list", "ruleset")
+    assert namespace.ip("link", "show", "type", "bridge").count("b0") == 0
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOMEM, errno.ENOBUFS, errno.EBUSY, errno.EINTR])
+def test_what_can_not_be_read_is_read_later(number: int, namespace: Namespace, tmp_path: Path) -> None:
+    world = World(namespace, tmp_path, reads(number))
+    with world.daemon as daemon:
+        daemon.started()
+        if number == errno.EPERM:
+            for _ in range(2 * TIMES):
+                assert daemon.ask("reload").done
+        world.converged()
+        assert len(world.done()) == 2 * TIMES
+        assert daemon.stop() == 0
+    assert daemon.said.count(f"({errno.errorcode[number]})") >= 1, daemon.said
+
+
 DUMPS: list[tuple[str, dict[str, Any]]] = [
     *(
         (f"{name} interrupted", {"family": ROUTE, "types": [kind + 2], "dump": "intr"})
@@ -180,7 +263,17 @@ DUMPS: list[tuple[str, dict[str, Any]]] = [
         )
         for name, kind in RTM.items()
     ),
-    ("rules of nftables interrupted", {"family": NFT, "types": [(10 << 8) | 7], "dump": "intr"}),
+    *(
+        (f"{name} of nftables interrupted", {"family": NFT, "types": [nft(kind)], "dump": "intr"})
+        for name, kind in NFT_DUMPS.items()
+    ),
+    *(
+        (
+            f"{name} of nftables end early",
+            {"family": NFT, "types": [nft(kind)], "dump": "error", "errno": errno.ENOMEM},
+        )
+        for name, kind in NFT_DUMPS.items()
+    ),
 ]
 
 
@@ -203,9 +296,11 @@ def test_a_dump_that_fails_is_never_believed(namespace: Namespace, tmp_path: Pat
 @pytest.mark.parametrize(
     "inject",
     [
-        "sendto,recvmsg,recvfrom,read,write,openat:error=EINTR:when=2+3",
+        "sendto,recvmsg,recvfrom,read,pread64,write,openat:error=EINTR:when=2+3",
         "recvmsg:error=ENOBUFS:when=2..60+7",
         "recvmsg:error=ENOMEM:when=2..60+7",
+        "pread64,openat:error=ENOMEM:when=2..60+7",
+        "pread64:error=EBUSY:when=1..60+2",
     ],
 )
 def test_system_calls_that_fail_again_and_again_keep_nothing_from_being_healed(

@@ -40,6 +40,8 @@ FORMAT = 1
 """Of the files in the cache."""
 KEPT = 4
 """Compiled forms kept in memory: what is declared, and what was a moment ago."""
+READS = 8
+"""Times that a scratch namespace is read of which the kernel says that it changed meanwhile."""
 _BUDGET = 165_000
 """Bytes of messages that one text may come to, by estimate, where nft's send buffer is small (208 KiB)."""
 _LEAST_BUDGET = 1_000
@@ -155,11 +157,7 @@ class Compiler:
             late = await self._placeholders(scratch, text, indices)
             await self._run(scratch, flat, text)
             listed = await self._command(scratch, "-s", "-a", "-t", "list", "ruleset")
-            reader = Reader(scratch.tables)
-            try:
-                messages = await reader.messages(reader.heads(), checkpoint)
-            except (NetlinkError, Moved) as error:
-                raise trouble(f"the scratch namespace could not be read: {error}") from None
+            messages = await _read(Reader(scratch.tables), checkpoint)
         texts = await asyncio.to_thread(lambda: dict(rule_texts(listed)))
         found = Compiled(await assembled(messages, checkpoint), texts, digest, indices, late)
         self._judge(flat, text, found)
@@ -286,6 +284,21 @@ class Compiler:
             return None
         texts = await asyncio.to_thread(lambda: dict(rule_texts(listed)))
         return Compiled(await assembled(messages, checkpoint), texts, digest, indices, bool(late))
+
+
+async def _read(reader: Reader, checkpoint: Checkpoint) -> list[tuple[int, bytes]]:
+    """Everything in a scratch namespace. Raises ScratchError."""
+    why = ""
+    for _ in range(READS):
+        try:
+            return await reader.messages(reader.heads(), checkpoint)
+        except Moved as error:
+            # Nobody else is there, so the next time it will hold still.
+            why = str(error)
+        except NetlinkError as error:
+            why = str(error)
+            break
+    raise trouble(f"the scratch namespace could not be read: {why}")
 
 
 def _outlined(flat: Flat) -> Outline:

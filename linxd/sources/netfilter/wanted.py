@@ -22,7 +22,8 @@ from linxd.sources.netfilter.faults import RulesetError, ScratchError
 from linxd.sources.netfilter.model import Desired
 
 AGAIN = 5.0
-"""Seconds after which a compilation that failed for want of something is tried again."""
+"""Seconds after which a compilation that failed for want of something is tried again while another form is
+in force, and passes are many. Without one every pass is blocked, and comes when its backoff says."""
 _SIOCGIFINDEX = 0x8933
 _IFREQ = struct.Struct("16si20x")
 
@@ -74,7 +75,7 @@ class Wanted:
                 return True
             # a text that is wrong stays wrong
             if isinstance(self.fault, ScratchError):
-                return time.monotonic() >= self._again_at
+                return not self.form.tables or time.monotonic() >= self._again_at
         return any(self.index(name) != number for name, number in self.form.indices.items())
 
     def index(self, link: str) -> int:
