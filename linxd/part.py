@@ -10,13 +10,14 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from linxd.called import find
 from linxd.clock import BOOT
 from linxd.ledger import FileLedger
 from linxd.loop import Loop, LoopState, Status
 from linxd.patch import Condition, Key, Patch, Report
+from linxd.records import NamedTuple
 from linxd.source import Blocked, Gone, Source
 
 log = logging.getLogger(__name__)

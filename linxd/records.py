@@ -2,19 +2,21 @@
 """Dataclasses whose methods are written when they are first called: what `dataclasses` would write for each
 class as it is imported was two fifths of a daemon's start and two of its megabytes, most of it never used.
 
-`dataclass`, `field` and `replace` mean what they mean in `dataclasses`, as far as they are used here, and a
-type checker sees those. It knows nothing of the classes.
+`dataclass`, `field` and `replace` mean what they mean in `dataclasses`, and `NamedTuple` what it means in
+`typing`, as far as they are used here; a type checker sees those. It knows nothing of the classes.
 """
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dataclasses import dataclass, field, replace
+    from typing import NamedTuple
 
-    __all__ = ["dataclass", "field", "replace"]
+    __all__ = ["NamedTuple", "dataclass", "field", "replace"]
 else:
     _MISSING: Any = object()
 
@@ -44,6 +46,24 @@ else:
             return _furnish(cls, fields, frozen=frozen, order=order)
 
         return made if cls is None else made(cls)
+
+    class _Named(type):
+        """Makes tuples with names of classes. `typing` compiles the type of each field, of which nobody
+        asks."""
+
+        def __new__(mcs, name: str, bases: tuple[type, ...], given: dict[str, Any]) -> type:
+            if not bases:
+                return super().__new__(mcs, name, bases, given)
+            fields = given.get("__annotations__", {})
+            defaults = [given[each] for each in fields if each in given]
+            made = namedtuple(name, fields, defaults=defaults, module=given["__module__"])
+            for key, value in given.items():
+                if key not in fields and key not in ("__classcell__", "__module__"):
+                    setattr(made, key, value)
+            return made
+
+    class NamedTuple(metaclass=_Named):
+        """A tuple whose places have names, types and defaults."""
 
     def replace(obj: Any, /, **changes: Any) -> Any:
         """The same with other values in some fields; `__init__` decides what goes."""
@@ -88,23 +108,21 @@ else:
         given: dict[str, Any] = {
             "__record__": fields,
             "__match_args__": tuple(each.name for each in fields if each.init),
-            "__dataclass_fields__": _Twin("__dataclass_fields__"),
-            "__dataclass_params__": _Twin("__dataclass_params__"),
-            "__init__": _later(cls, "__init__", lambda: _init(cls, fields, frozen=frozen)),
+            "__dataclass_fields__": _FIELDS,
+            "__dataclass_params__": _PARAMS,
+            "__init__": _later(cls, "__init__"),
             "__repr__": _repr,
-            "__eq__": _later(cls, "__eq__", lambda: _compared(cls, "__eq__", "==")),
+            "__eq__": _later(cls, "__eq__"),
         }
         if frozen:
             given |= {
-                "__setattr__": _frozen, "__delattr__": _frozen,
-                "__hash__": _later(cls, "__hash__", lambda: _hash(cls)),
+                "__setattr__": _frozen, "__delattr__": _frozen, "__hash__": _later(cls, "__hash__"),
                 "__getstate__": _getstate, "__setstate__": _setstate,
             }  # fmt: skip
         elif "__eq__" not in cls.__dict__:
             given["__hash__"] = None
         if order:
-            for name, sign in (("__lt__", "<"), ("__le__", "<="), ("__gt__", ">"), ("__ge__", ">=")):
-                given[name] = _later(cls, name, lambda name=name, sign=sign: _compared(cls, name, sign))
+            given |= {name: _later(cls, name) for name in _SIGNS if name != "__eq__"}
         own = cls.__dict__
         for name, value in given.items():
             if name not in own or (name == "__hash__" and own[name] is None):
@@ -140,19 +158,20 @@ else:
             frozen = cls.__setattr__ is _frozen
             return getattr(dataclasses.make_dataclass(cls.__name__, one, frozen=frozen), self._name)
 
+    _FIELDS, _PARAMS = _Twin("__dataclass_fields__"), _Twin("__dataclass_params__")
+
     # -- methods --------------------------------------------------------------------------------------------
 
-    def _later(cls: type, name: str, write: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+    def _later(cls: type, name: str) -> Callable[..., Any]:
         """A method that writes itself when it is called."""
 
         def method(*args: Any, **kwargs: Any) -> Any:
-            written = write()
+            written = _WRITERS[name](cls, name)
             if cls.__dict__[name] is method:
                 setattr(cls, name, written)
             return written(*args, **kwargs)
 
         method.__name__ = name
-        method.__qualname__ = f"{cls.__qualname__}.{name}"
         return method
 
     def _written(cls: type, name: str, parameters: str, body: list[str], given: Mapping[str, Any]) -> Any:
@@ -163,11 +182,12 @@ else:
         method.__qualname__ = f"{cls.__qualname__}.{name}"
         return method
 
-    def _init(cls: type, fields: tuple[_Field, ...], *, frozen: bool) -> Any:
+    def _init(cls: type, name: str) -> Any:
         """A frozen one is filled by way of its slots: in two thirds of the time that object.__setattr__
         takes."""
         parameters, body, given = ["self"], [], {"_missing": _MISSING, "_set": object.__setattr__}
-        for each in fields:
+        frozen = cls.__setattr__ is _frozen
+        for each in cls.__record__:
             name, value = each.name, each.name
             if each.default is not _MISSING:
                 given[f"_default_{name}"] = each.default
@@ -204,16 +224,20 @@ else:
     def _values(cls: type, of: str) -> str:
         return "(" + "".join(f"{of}.{each.name}, " for each in cls.__record__ if each.compare) + ")"
 
-    def _compared(cls: type, name: str, sign: str) -> Any:
+    _SIGNS = {"__eq__": "==", "__lt__": "<", "__le__": "<=", "__gt__": ">", "__ge__": ">="}
+
+    def _compared(cls: type, name: str) -> Any:
         body = [
             "if other.__class__ is self.__class__:",
-            f" return {_values(cls, 'self')} {sign} {_values(cls, 'other')}",
+            f" return {_values(cls, 'self')} {_SIGNS[name]} {_values(cls, 'other')}",
             "return NotImplemented",
         ]
         return _written(cls, name, "self, other", body, {})
 
-    def _hash(cls: type) -> Any:
-        return _written(cls, "__hash__", "self", [f"return hash({_values(cls, 'self')})"], {})
+    def _hash(cls: type, name: str) -> Any:
+        return _written(cls, name, "self", [f"return hash({_values(cls, 'self')})"], {})
+
+    _WRITERS = {"__init__": _init, "__hash__": _hash, **dict.fromkeys(_SIGNS, _compared)}
 
     def _repr(self: Any) -> str:
         shown = ", ".join(

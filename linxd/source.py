@@ -12,7 +12,7 @@ import errno
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sized
-from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from linxd.patch import (
     Change,
@@ -28,7 +28,7 @@ from linxd.patch import (
     Trigger,
     left,
 )
-from linxd.records import dataclass, field, replace
+from linxd.records import NamedTuple, dataclass, field, replace
 
 D = TypeVar("D")
 """A source's desired state: immutable."""

@@ -12,7 +12,6 @@ import io
 import itertools
 import logging
 import os
-import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -145,7 +144,7 @@ class Connection:
                     await self._lost.wait()
                     self._tell(f"no bus: {self._why}")
                 self.close()
-                await asyncio.sleep(pause * (1 + random.random() / 4))
+                await asyncio.sleep(pause * (1 + os.urandom(1)[0] / 1024))
                 pause = min(2 * pause, AGAIN_LAST)
         finally:
             self.close()

@@ -8,9 +8,8 @@ It knows interfaces in general and none in particular.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from linxd.bus import names
@@ -240,7 +239,7 @@ class Objects:
             if method.action:
                 await self._authority.allow(call, method.action)
             answer = interface.call(attribute, call)
-            if inspect.isawaitable(answer):
+            if isinstance(answer, Awaitable):
                 answer = await answer
             self.flush()
             self._connection.answer(call, method.gives, answer, size=_size(answer))

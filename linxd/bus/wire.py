@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from urllib.parse import unquote
 
 LONGEST_CALL = 1 << 12
 """Bytes of a body that anybody may send us. What is longer is never decoded: in Python an array of variants
@@ -30,6 +30,7 @@ _RECEIVE = 1 << 16
 _SLICE = 0.005
 """Seconds for which messages are dealt with before others have their turn."""
 _METHOD_RETURN, _ERROR = 2, 3
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _LINE = 1024
 
 
@@ -51,12 +52,17 @@ def paths(address: str) -> list[str]:
         transport, _, rest = one.partition(":")
         options = dict(pair.partition("=")[::2] for pair in rest.split(","))
         if transport == "unix" and "path" in options:
-            found.append(unquote(options["path"]))
+            found.append(_unescaped(options["path"]))
         elif transport == "unix" and "abstract" in options:
-            found.append("\0" + unquote(options["abstract"]))
+            found.append("\0" + _unescaped(options["abstract"]))
     if not found:
         raise ValueError(f"{address!r} names no socket")
     return found
+
+
+def _unescaped(value: str) -> str:
+    """A value with the bytes that may not stand in an address."""
+    return os.fsdecode(_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(value)))
 
 
 async def connected(address: str) -> socket.socket:

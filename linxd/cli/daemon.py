@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from linxd import __version__, statedir
+from linxd.cli.asked import Asked
 from linxd.cli.onbus import has_bus, show, stopped_for_good
 from linxd.cli.terminal import Lines
 from linxd.collector import take_charge
@@ -192,23 +192,6 @@ def _main(options: Options, sink: Callable[[Entry], None]) -> int:
         return end.code
 
 
-class Asked:
-    """What signals ask for. ``hurry``: a second one to stop, which does not wait for things to be given
-    back."""
-
-    def __init__(self) -> None:
-        self.stop, self.hurry, self.reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        events = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            events.add_signal_handler(number, self._stop)
-        events.add_signal_handler(signal.SIGHUP, self.reload.set)
-
-    def _stop(self) -> None:
-        if self.stop.is_set():
-            self.hurry.set()
-        self.stop.set()
-
-
 async def _serve(
     config: ScopeConfig, read: Callable[[], ScopeConfig], base: str, sink: Callable[[Entry], None]
 ) -> int:
@@ -226,6 +209,7 @@ async def _serve(
     if namespace is None:
         return STOPPED
     with contextlib.ExitStack() as stack:
+        stack.callback(asked.close)
         stack.callback(namespace.close)
         if notifier and namespace.home and not anything_handed() and await left_out(config.name):
             # Only whoever starts us can hand it in.

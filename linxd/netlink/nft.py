@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from linxd.netlink.socket import Request, Requests
 from linxd.netlink.wire import NLM_F_ACK, NLM_F_ECHO, Message, WireError, attr_map, pack_attr, text_of
+from linxd.records import NamedTuple
 
 NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 16, 17

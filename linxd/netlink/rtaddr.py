@@ -7,7 +7,6 @@ It must not know which addresses are wanted, nor which flags are anybody's inten
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from linxd.netlink.text import address_bytes, address_text
 from linxd.netlink.wire import (
@@ -29,6 +28,7 @@ from linxd.netlink.wire import (
     pack_attr,
     text_of,
 )
+from linxd.records import NamedTuple
 
 
 class AddrMsg(NamedTuple):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from linxd.netlink.text import mac_bytes, mac_text
 from linxd.netlink.wire import (
@@ -65,6 +64,7 @@ from linxd.netlink.wire import (
     pack_attr,
     text_of,
 )
+from linxd.records import NamedTuple
 
 
 class LinkMsg(NamedTuple):

@@ -8,7 +8,6 @@ matter.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from linxd.netlink.text import address_bytes, address_text, mac_bytes, mac_text
 from linxd.netlink.wire import (
@@ -27,6 +26,7 @@ from linxd.netlink.wire import (
     attr_u32,
     pack_attr,
 )
+from linxd.records import NamedTuple
 
 
 class NeighMsg(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import struct
 from socket import inet_ntop
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from linxd.netlink.text import address_bytes, address_text, prefix_bytes
 from linxd.netlink.wire import (
@@ -47,6 +47,7 @@ from linxd.netlink.wire import (
     pack_attr,
     text_of,
 )
+from linxd.records import NamedTuple
 
 
 class Nexthop(NamedTuple):

@@ -7,7 +7,6 @@ It must not know which rules are wanted, nor which of their fields make up an id
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from linxd.netlink.text import address_text, prefix_bytes
 from linxd.netlink.wire import (
@@ -46,6 +45,7 @@ from linxd.netlink.wire import (
     pack_attr,
     text_of,
 )
+from linxd.records import NamedTuple
 
 
 class RuleMsg(NamedTuple):

@@ -7,7 +7,8 @@ Pure functions over bytes. It must not know sockets, nor what any attribute mean
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+
+from linxd.records import NamedTuple
 
 # --- protocols and socket options (include/uapi/linux/netlink.h) ----------------------------------
 NETLINK_ROUTE = 0

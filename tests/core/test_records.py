@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,39 @@ def test_replaced_by_either_module(replace: Any) -> None:
     assert replace(Basket(), full=True) == Basket([], True)
     with pytest.raises((TypeError, ValueError)):
         replace(point, sum=3)
+
+
+class Spot(records.NamedTuple):
+    """A place with a name."""
+
+    x: int
+    name: str = "here"
+
+    @property
+    def words(self) -> str:
+        return f"{self.name} at {self.x}"
+
+
+def test_a_tuple_with_names_is_one() -> None:
+    spot = Spot(1)
+    assert spot == (1, "here") == Spot(x=1, name="here")
+    assert isinstance(spot, tuple)
+    assert (spot.x, spot.name, spot.words) == (1, "here", "here at 1")
+    assert repr(spot) == "Spot(x=1, name='here')"
+    assert spot._replace(x=2) == Spot(2)
+    assert spot._asdict() == {"x": 1, "name": "here"}
+    assert (Spot.__doc__, Spot._fields) == ("A place with a name.", ("x", "name"))
+    assert (Spot.__module__, Spot.__annotations__) == (__name__, {"x": "int", "name": "str"})
+    assert pickle.loads(pickle.dumps(spot)) == spot
+    match spot:
+        case Spot(1, name):
+            assert name == "here"
+        case _:
+            pytest.fail("it is not matched")
+    with pytest.raises(AttributeError):
+        spot.x = 2  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Spot()  # type: ignore[call-arg]
 
 
 def test_dataclasses_knows_ours_for_its_own() -> None:

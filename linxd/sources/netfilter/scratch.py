@@ -16,7 +16,6 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 
 from linxd.netlink.errors import NetlinkError
@@ -34,7 +33,7 @@ from linxd.netlink.wire import (
 from linxd.records import dataclass
 from linxd.sources.netfilter.faults import RulesetFault, ScratchError
 
-PROGRAM = str(Path(__file__).with_name("enter.py"))
+PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "enter.py")
 MEMORY = 2 << 30
 CPU = 30
 _OUTPUT = 64 << 20
@@ -208,7 +207,8 @@ def refusal(number: int) -> ScratchError:
     message = f"no scratch namespace to compile the ruleset in: {os.strerror(number)}"
     for path, wrong, hint in _SWITCHES:
         with contextlib.suppress(OSError):
-            value = Path(path).read_text().strip()
+            with open(path) as file:
+                value = file.read().strip()
             if value == wrong:
                 return trouble(message, f"{hint}, or give the daemon CAP_SYS_ADMIN")
     return trouble(

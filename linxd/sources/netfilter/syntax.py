@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from linxd.records import dataclass, field
+from linxd.records import NamedTuple, dataclass, field
 
 _TOKEN = re.compile(r'#[^\n]*|"[^"\n]*"?|\\\n|\n|[{};=,]|[^\s{};=,"#]+')
 _new = tuple.__new__

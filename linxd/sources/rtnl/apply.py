@@ -10,12 +10,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from linxd.netlink import rt, wire
 from linxd.netlink.socket import NetlinkError, Requests
 from linxd.patch import Condition, Entry, Key, Op, State, Verb, left
-from linxd.records import replace
+from linxd.records import NamedTuple, replace
 from linxd.slices import slices
 from linxd.source import LedgerError, Owned, Pass, transient, unrecorded
 from linxd.sources.rtnl import belongings, links

@@ -12,11 +12,11 @@ import functools
 import sys
 from collections.abc import Iterable
 from socket import inet_ntop, inet_pton
-from typing import NamedTuple
 
 from linxd.netlink import rt, wire
 from linxd.netlink.rt import AddrMsg, RouteMsg
 from linxd.patch import Key
+from linxd.records import NamedTuple
 from linxd.sources.rtnl.kind import IFF_LOOPBACK, IFF_UP
 from linxd.sources.rtnl.model import ADDRESS_FLAGS, AF_INET, AF_INET6, Address
 from linxd.sources.rtnl.table import LinkTable
