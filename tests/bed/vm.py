@@ -278,7 +278,7 @@ def _end(console: Path) -> str:
 def main() -> None:
     """Run, print, and end as pytest did (5: no tests were collected)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=900, help="give up after so long (default 900)")
+    parser.add_argument("--seconds", type=float, default=1800, help="give up after so long (default 1800)")
     parser.add_argument("--machine", choices=sorted(MACHINES), default="kinds", help="default: kinds")
     parser.add_argument(
         "arguments", nargs="*", help="for pytest, without blanks in them (default: the machine's tests)"
