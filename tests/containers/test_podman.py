@@ -205,6 +205,7 @@ def test_the_unit_runs_exactly_while_the_container_does(runtime: str) -> None:
     is_up("web")
     do(status)
     assert "10.1.0.2/24" in inside("web", "ip -o address show dev eth0")
+    assert "converged" in do(commands("What is refused"))
     do(remove)
     lived()
     eventually(lambda: is_forgotten("web"))
