@@ -37,6 +37,9 @@ Found = TypeVar("Found")
 _UNIT_POLL = 0.1
 _POLL = 0.5
 """Seconds between two looks where nothing tells."""
+_REST = 0.1
+"""Seconds after word of a mount in which no more of it is heard: a container begins with dozens of them, and
+every scope of the machine would wake up for each."""
 _LOOKS = 3
 """A process may fork and end between two lines of a list."""
 _ENTRIES = MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF
@@ -88,26 +91,45 @@ class _Bells:
         self._loop = asyncio.get_running_loop()
         self._open: list[tuple[int, Callable[[], None], Callable[[], None]]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._resting: dict[int, asyncio.TimerHandle] = {}
 
-    def hang(self, fd: int, drain: Callable[[], None], close: Callable[[], None]) -> None:
+    def hang(
+        self, fd: int, drain: Callable[[], None], close: Callable[[], None], *, rest: float = 0.0
+    ) -> None:
+        """``rest``: seconds after it has rung in which it is not heard. What comes meanwhile is heard
+        afterwards."""
+
+        def listen() -> None:
+            self._resting.pop(fd, None)
+            self._loop.add_reader(fd, rung)
+
         def rung() -> None:
             drain()
+            if rest:
+                self._loop.remove_reader(fd)
+                self._resting[fd] = self._loop.call_later(rest, listen)
             self._ring()
 
         self._open.append((fd, drain, close))
-        self._loop.add_reader(fd, rung)
+        listen()
 
     def take_down(self, fd: int) -> None:
         """Let one of them ring no more."""
         for bell in [bell for bell in self._open if bell[0] == fd]:
             self._open.remove(bell)
-            self._loop.remove_reader(fd)
-            bell[2]()
+            self._silence(bell)
+
+    def _silence(self, bell: tuple[int, Callable[[], None], Callable[[], None]]) -> None:
+        fd, _, close = bell
+        if (resting := self._resting.pop(fd, None)) is not None:
+            resting.cancel()
+        self._loop.remove_reader(fd)
+        close()
 
     def hang_mounts(self) -> None:
         """Ring when something is mounted or unmounted."""
         mounts = _Mounts()
-        self.hang(mounts.fd, mounts.drain, mounts.close)
+        self.hang(mounts.fd, mounts.drain, mounts.close, rest=_REST)
 
     def hang_path(self, path: str) -> None:
         """Ring when an entry comes or goes on the way to a path, and when something is mounted."""
@@ -136,9 +158,8 @@ class _Bells:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for fd, _, close in self._open:
-            self._loop.remove_reader(fd)
-            close()
+        for bell in self._open:
+            self._silence(bell)
         self._open.clear()
 
 

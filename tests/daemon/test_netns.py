@@ -27,7 +27,7 @@ from linxd.netns import (
     is_replaced,
     unit_cgroup,
 )
-from linxd.nswatch import Watch, comes_again, wait_for
+from linxd.nswatch import Watch, _Bells, comes_again, wait_for
 
 LIMIT = 2.0
 """Seconds within which the end of a namespace must be noticed."""
@@ -198,6 +198,34 @@ def test_other_namespaces_may_come_and_go(netns_factory: Callable[[], str]) -> N
 
     assert not asyncio.run(look())
     space.close()
+
+
+def test_a_storm_of_mounts_wakes_nobody_for_each_and_the_last_one_is_heard() -> None:
+    async def main() -> None:
+        rung, seen = 0, []
+        bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        again = asyncio.Event()
+
+        def ring() -> None:
+            seen.append(rung)
+            again.set()
+
+        bells = _Bells(ring)
+        bells.hang(bell, lambda: os.eventfd_read(bell) and None, lambda: os.close(bell), rest=0.05)
+        try:
+            for _ in range(3):
+                for _ in range(1000):
+                    rung += 1
+                    os.eventfd_write(bell, 1)
+                    await asyncio.sleep(0)
+                while not seen or seen[-1] != rung:
+                    again.clear()
+                    await asyncio.wait_for(again.wait(), 10)
+        finally:
+            bells.close()
+        assert 3 <= len(seen) < 300
+
+    asyncio.run(main())
 
 
 def test_the_end_of_a_process_is_noticed() -> None:
