@@ -7,7 +7,7 @@ It times what is made; that it was made is seen to by those who make it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import bed
@@ -153,11 +153,9 @@ def measure_job(job: Job, runs: int) -> list[Figure]:
     return figures
 
 
-def measure(quick: bool) -> list[Figure]:
+def measure(quick: bool) -> Iterator[Figure]:
     """Every case."""
     part, runs = (10, 3) if quick else (1, 5)
-    figures = []
     for job in (routes(10_000 // part), veths(1000 // part), firewall(10_000 // part, 2_000 // part)):
         bed.progress(f"first apply: {job.name}")
-        figures += measure_job(job, runs)
-    return figures
+        yield from measure_job(job, runs)

@@ -11,7 +11,8 @@ import re
 BELOW: dict[str, str] = {
     "idle": """
         A wake-up each second is that of the sysctls of whose change the kernel tells nothing; a scope
-        without such a key has none of them.
+        without such a key has none of them. Whoever mounts something on the machine meanwhile wakes all of
+        them, twice at most in 0.1 s: that is how the end of a namespace is heard.
     """,
 }
 """What is said below a row in any case."""
@@ -57,8 +58,7 @@ _REASONS: tuple[tuple[str, str, str, str], ...] = (
         somebody stands in front of ours: a part that does not grow with the foreign routes, but is there.
     """),
     ("quiet", "nft", "", """
-        **An unchanged ruleset** is one question for its generation; the rest is the pass itself, with its
-        look through what is declared.
+        **An unchanged ruleset** is one question for its generation, and the pass around it.
     """),
     ("scopes", "", "every heal under 50 ms", """
         **All at once** are as many processes that want the same few processors at the same moment: the last
@@ -66,7 +66,15 @@ _REASONS: tuple[tuple[str, str, str, str], ...] = (
     """),
     ("start", "", "", """
         **The start** is Python's, the imports of a daemon, and nft for the ruleset; the scripts beside it
-        are the same commands without any of that.
+        are the same commands without any of that. Python with asyncio alone takes twice what the script
+        does.
+    """),
+    ("memory", "PSS", "14 MiB", """
+        **Memory** is code: a daemon that has been imported and has read nothing takes all of it but a
+        megabyte. 6 MiB are Python with asyncio and logging, half of a MiB the library of the bus, and the
+        rest linxd's own modules, of which all that may be needed is imported before the daemon says that it
+        is ready, since an upgrade may replace the files. To have one process for each namespace is a
+        promise, and so nothing of it is shared.
     """),
 )  # fmt: skip
 """Row, a pattern of the figure's name, part of the target's words, and the reason; the first one counts."""

@@ -79,9 +79,9 @@ def scope_file(on: bed.Bed, netns: str, text: str) -> tuple[str, str]:
     return str(file), str(directory / "state")
 
 
-def passer(on: bed.Bed, netns: str, text: str) -> Answering:
-    """Passes over a declaration."""
-    return Answering(on, "linxd", netns, *scope_file(on, netns, text))
+def passer(on: bed.Bed, netns: str, text: str, *only: str) -> Answering:
+    """Passes over a declaration, of all sources or of some only."""
+    return Answering(on, "linxd", netns, *scope_file(on, netns, text), *only)
 
 
 def command(

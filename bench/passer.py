@@ -2,8 +2,8 @@
 """Passes of a scope's sources, one for each line that it is told, in a process like a daemon's; and the same
 questions asked of the kernel by others' Python.
 
-`passer.py linxd SCOPE FILE STATE` and `passer.py pyroute2|bare` in the namespace. Each answers a line with a
-line: seconds of CPU, seconds that passed, what was done. It measures and judges nothing.
+`passer.py linxd SCOPE FILE STATE [SOURCE]` and `passer.py pyroute2|bare` in the namespace. Each answers a
+line with a line: seconds of CPU, seconds that passed, what was done. It measures and judges nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 PROTO = 76
 
 
-async def passes(scope: str, file: str, state: str) -> None:
-    """Passes over everything; the first one applies what is declared. Then they listen to events, as a
-    daemon's do."""
+async def passes(scope: str, file: str, state: str, *only: str) -> None:
+    """Passes over everything, of all sources or of some only; the first one applies what is declared. Then
+    they listen to events, as a daemon's do."""
     from linxd.cli.once import configured, visiting
     from linxd.collector import settle, take_charge
     from linxd.patch import Trigger
@@ -30,7 +30,8 @@ async def passes(scope: str, file: str, state: str) -> None:
 
     take_charge()
     config = configured(scope, file)
-    with visiting(scope, config.netns, config, state, write=True) as pieces:
+    with visiting(scope, config.netns, config, state, write=True) as all_of_them:
+        pieces = [piece for piece in all_of_them if not only or piece.name in only]
         settle()
         subscriptions = [piece.opened.source.subscribe(lambda hint: None) for piece in pieces]
         print("ready", flush=True)
@@ -82,8 +83,8 @@ def bare() -> None:
 def main() -> None:
     """Which of them."""
     match sys.argv[1:]:
-        case ["linxd", scope, file, state]:
-            asyncio.run(passes(scope, file, state))
+        case ["linxd", scope, file, state, *only]:
+            asyncio.run(passes(scope, file, state, *only))
         case ["pyroute2"]:
             pyroute2()
         case ["bare"]:

@@ -6,7 +6,7 @@ Passes are those of the sources in a process like the daemon's; what they cost i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import bed
 import kinds
@@ -18,7 +18,7 @@ OURS, IP, IFSTATE, PYROUTE2, BARE, NFT = (
 )  # fmt: skip
 NOTE = (
     "CPU, of the kernel's side too. Of ip and nft with parsing their JSON; of ifstate the whole command; of "
-    "pyroute2 the same dumps by IPRoute."
+    "pyroute2 the same dumps by IPRoute; of linxd passes of all sources, for nft elements that of netfilter."
 )
 Ask = Callable[[], others.Took]
 
@@ -44,9 +44,9 @@ def in_turn(
     return Figure("quiet", name, "s", series, targets, missing, NOTE)
 
 
-def ours(on: bed.Bed, netns: str, text: str) -> Ask:
-    """Passes over a declaration that is in force."""
-    passes = others.passer(on, netns, text)
+def ours(on: bed.Bed, netns: str, text: str, *only: str) -> Ask:
+    """Passes over a declaration that is in force, of all sources or of some only."""
+    passes = others.passer(on, netns, text, *only)
     for _ in range(3):
         passes()
     return passes
@@ -160,7 +160,7 @@ def elements(count: int, runs: int) -> Figure:
         netns = on.namespace()
         nft = ("ip", "netns", "exec", netns, "nft", "-j", "list", "ruleset")
         asks: dict[str, Ask | str] = {
-            OURS: ours(on, netns, kinds.declared(text)),
+            OURS: ours(on, netns, kinds.declared(text), "netfilter"),
             NFT: lambda: others.parsed(nft),
             PYROUTE2: "its nftables module lists no elements",
             IFSTATE: "it knows no nftables",
@@ -183,22 +183,20 @@ def keys(pairs: int, runs: int) -> Figure:
         return in_turn(f"one sysctl of {2 * pairs} interfaces", asks, runs, ())
 
 
-def measure(quick: bool) -> list[Figure]:
+def measure(quick: bool) -> Iterator[Figure]:
     """Every case."""
     part = 10 if quick else 1
     runs = 10 if quick else 30
-    figures = []
     bed.progress("quiet: 10 objects")
-    figures.append(routes(8, "10 objects", runs, ()))
+    yield routes(8, "10 objects", runs, ())
     bed.progress("quiet: own routes")
     faster = (Target("faster than ip -j and parsing", 1.0, IP),)
-    figures.append(routes(10_000 // part, f"{10_000 // part:,} own routes", runs, faster))
+    yield routes(10_000 // part, f"{10_000 // part:,} own routes", runs, faster)
     bed.progress("quiet: a crowd of foreign routes")
-    figures.append(crowd(50, 100_000 // part, runs))
+    yield crowd(50, 100_000 // part, runs)
     bed.progress("quiet: links")
-    figures.append(links(1000 // part, runs))
+    yield links(1000 // part, runs)
     bed.progress("quiet: nft elements")
-    figures.append(elements(10_000 // part, runs))
+    yield elements(10_000 // part, runs)
     bed.progress("quiet: sysctls")
-    figures.append(keys(100, runs))
-    return figures
+    yield keys(100, runs)

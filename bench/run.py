@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from figures import FORMAT, Result, result, to_json
 from words import cell, ratio
 
 ROWS = ("heal", "flat", "quiet", "apply", "memory", "start", "idle", "scopes", "storm")
-"""Modules, each with `measure(quick) -> list[Figure]`, in the order of the table."""
+"""Modules, each with `measure(quick) -> Iterable[Figure]`, in the order of the table."""
 
 
 def machine() -> dict[str, str]:
@@ -91,10 +91,10 @@ def show(one: Result) -> None:
         print(f"    {target.words}: {verdict}{'' if target.value is None else f' ({target.value:g})'}")
 
 
-def measured(row: str, *, quick: bool) -> list[Result]:
-    """The figures of one row."""
+def measured(row: str, *, quick: bool) -> Iterator[Result]:
+    """The figures of one row, as they come: what breaks does not take along those before it."""
     module = importlib.import_module(row)
-    return [result(figure) for figure in module.measure(quick)]
+    yield from map(result, module.measure(quick))
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
