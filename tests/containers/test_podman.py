@@ -515,6 +515,10 @@ def test_after_many_lives_nothing_is_left(host: dict[str, list[str]]) -> None:
     do("podman rm --force --all --time 0")
 
     def look() -> None:
-        assert _left() == host
+        now = _left()
+        more = {of: left for of in now if (left := sorted(set(now[of]) - set(host[of])))}
+        gone = {of: lost for of in now if (lost := sorted(set(host[of]) - set(now[of])))}
+        assert (more, gone) == ({}, {})
+        assert now == host
 
     eventually(look)
