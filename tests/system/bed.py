@@ -42,15 +42,16 @@ class Unavailable(Exception):  # noqa: N818 - an answer
     """Such a machine can't be had here, and why."""
 
 
-def tree(release: str) -> Path:
-    """The tree of a release, made when it is not there yet (half a minute). Raises Unavailable."""
+def tree(release: str, packages: Sequence[str] = PACKAGES) -> Path:
+    """The tree of a release with packages, made when it is not there yet (half a minute). Raises
+    Unavailable."""
     if os.geteuid() != 0:
         raise Unavailable("needs root: a machine is booted")
     for tool in TOOLS:
         if shutil.which(tool) is None:
             raise Unavailable(f"needs {tool}")
     suite = RELEASES[release]
-    mark = hashlib.sha256(repr((suite, PACKAGES)).encode()).hexdigest()[:12]
+    mark = hashlib.sha256(repr((suite, tuple(packages))).encode()).hexdigest()[:12]
     made = CACHE / f"system-{suite}-{mark}"
     if made.is_dir():
         return made
@@ -59,7 +60,7 @@ def tree(release: str) -> Path:
         os.chmod(work, 0o755)
         fresh = Path(work, "tree")
         command = (
-            "mmdebstrap", "--variant=apt", f"--include={','.join(PACKAGES)}",
+            "mmdebstrap", "--variant=apt", f"--include={','.join(packages)}",
             "--aptopt=Acquire::Languages none", "--dpkgopt=path-exclude=/usr/share/locale/*",
             suite, str(fresh),
         )  # fmt: skip
