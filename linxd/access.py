@@ -138,8 +138,8 @@ class Kernel:
         self.ports.discard(requests.portid)
         requests.close()
 
-    def _writer(self, portid: int) -> Glimpse | None:
-        return None if self.identifier is None else self.identifier.glimpse(portid)
+    def _writer(self, portid: int) -> Callable[[], Glimpse] | None:
+        return None if self.identifier is None else self.identifier.begin(portid)
 
     def _process(self, pid: int, comm: str) -> Culprit | None:
         return None if self.identifier is None else self.identifier.by_pid(pid, comm)

@@ -8,6 +8,7 @@ Two steps, because the writer may be gone within a millisecond: a glimpse at onc
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import time
@@ -100,9 +101,9 @@ class Identifier:
 
     # -- from a port id -------------------------------------------------------------------------------------
 
-    def glimpse(self, portid: int, *, read_at: float | None = None) -> Glimpse | None:
-        """What can be seen of the writer now, in some 60 µs. None where the port id tells nothing, or is
-        ours.
+    def begin(self, portid: int, *, read_at: float | None = None) -> Callable[[], Glimpse] | None:
+        """See of the writer what can't wait, a fifth of a glimpse; what is returned sees the rest, a little
+        later. None where the port id tells nothing, or is ours.
 
         ``read_at``: when its message was read, in seconds of CLOCK_MONOTONIC.
         """
@@ -113,8 +114,20 @@ class Identifier:
             moment -= time.monotonic() - read_at
         known = self._settled.get(portid)
         if known is not None and moment - known.read_at < _SETTLED_FOR:
-            return known
-        process = self._look(portid, portid, moment) or self._newest(portid, moment)
+            return lambda: known
+        netns = netns_of(f"{self._proc}/{portid}")
+        status = self._status(portid) if netns in (None, self._netns) else b""
+        return functools.partial(self._rest, portid, moment, netns, status)
+
+    def glimpse(self, portid: int, *, read_at: float | None = None) -> Glimpse | None:
+        """What can be seen of the writer now, in some 60 µs. As `begin`."""
+        rest = self.begin(portid, read_at=read_at)
+        return None if rest is None else rest()
+
+    def _rest(self, portid: int, moment: float, netns: int | None, status: bytes) -> Glimpse:
+        process = self._process(portid, netns, status) if netns in (None, self._netns) else None
+        if process is None or not self._may_be(process, portid, moment):
+            process = self._newest(portid, moment)
         glimpse = Glimpse(portid, process=process, read_at=moment, socket=self._socket(portid))
         if process is not None and moment - process.started > _SETTLED_AFTER and process.started:
             # A daemon that writes all the time need not be looked at each time.
@@ -236,16 +249,22 @@ class Identifier:
         except (OSError, ValueError, IndexError):
             return 0
 
-    def _process(self, pid: int, netns: int | None) -> Process | None:
+    def _status(self, pid: int) -> bytes:
+        """What is said of a process first; empty if it is gone."""
+        try:
+            return _read(f"{self._proc}/{pid}/status")
+        except OSError:
+            return b""
+
+    def _process(self, pid: int, netns: int | None, status: bytes = b"") -> Process | None:
         """What there is to know of a process in a network namespace; None if it is gone before enough was
-        read.
+        read. ``status``: what was said of it first, where that is known.
 
         The order matters: what the last reads tell of one that ends meanwhile can be done without.
         """
         base = f"{self._proc}/{pid}"
-        try:
-            status = _read(f"{base}/status")
-        except OSError:
+        status = status or self._status(pid)
+        if not status:
             return None
         cgroup = stat = b""
         with contextlib.suppress(OSError):

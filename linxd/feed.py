@@ -131,4 +131,7 @@ def _merged(before: Hint | None, hint: Hint) -> Hint:
     if before is None:
         return hint
     moments = [at for at in (before.at, hint.at) if at]
-    return replace(hint, culprit=hint.culprit or before.culprit, at=min(moments, default=0.0))
+    at = min(moments, default=0.0)
+    if hint.culprit is None and hint.writer is None:
+        return replace(hint, culprit=before.culprit, writer=before.writer, at=at)
+    return replace(hint, at=at)

@@ -122,6 +122,11 @@ class Gate:
         return len(self._failures)
 
     @property
+    def moving(self) -> bool:
+        """Whether there is something for `stir` to do."""
+        return bool(self._moved)
+
+    @property
     def left(self) -> Mapping[Key, float]:
         """Objects that are left alone, and until when."""
         return {key: until for key, (until, _) in self._left.items()}
@@ -280,6 +285,8 @@ class Gate:
 
     def taken_up(self) -> tuple[Key, ...]:
         """The objects that have been left alone for as long as they were to be. Each is named once."""
+        if not self._left:
+            return ()
         now = self._clock()
         keys = tuple(key for key, (until, _) in self._left.items() if until <= now)
         for key in keys:

@@ -21,6 +21,9 @@ class Seen(enum.Enum):
     EQUAL = enum.auto()
     DIFFERENT = enum.auto()
 
+    # Each is there once. Enum's own hash is a function in Python, and asked for with each decision.
+    __hash__ = object.__hash__
+
 
 class Origin(enum.Enum):
     """Whose hand the kernel's object shows.
@@ -32,6 +35,8 @@ class Origin(enum.Enum):
     MARK = enum.auto()
     HAND = enum.auto()
     DAEMON = enum.auto()
+
+    __hash__ = object.__hash__
 
 
 class Action(enum.Enum):

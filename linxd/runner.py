@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Generic, Protocol, TypeVar
 
 from linxd.feed import Feed
@@ -19,7 +19,7 @@ from linxd.gate import Gate
 from linxd.patch import Condition, Culprit, Key, Op, Patch, Report, State, Trigger, left
 from linxd.records import replace
 from linxd.slices import let_go, slices
-from linxd.source import Blocked, D, Gone, Hint, O, Owned, Pass, Source
+from linxd.source import Blocked, D, Gone, Hint, O, Owned, Pass, Source, culprits_of
 from linxd.status import Account
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class Runner(Generic[D, O]):
         words."""
         self._nestable = self._source.interruptible and trigger is not Trigger.START
         try:
-            report = await self._run(trigger, desired, (), culprits=_culprits(hints))
+            report = await self._run(trigger, desired, (), culprits=culprits_of(hints))
         finally:
             self._nestable = False
             nested, self._nested = self._nested, set()
@@ -96,7 +96,7 @@ class Runner(Generic[D, O]):
         """What a pass over everything would do. Raises as `everything`."""
         work = Pass(desired, self._owned, Trigger.REQUEST, write=False)
         work.checkpoint = functools.partial(self._checkpoint, work)
-        async with self._running(work):
+        with self._running(work):
             observed = await self._source.observe(work)
             # Pure, and perhaps long: beside the event loop, not in it.
             return await asyncio.to_thread(self._source.diff, observed, desired, self._owned)
@@ -130,10 +130,10 @@ class Runner(Generic[D, O]):
         work = Pass(desired, self._owned, trigger, hints, admit, write=not self.paused)
         work.checkpoint = functools.partial(self._checkpoint, work)
         began = time.monotonic()
-        async with self._running(work):
+        with self._running(work):
             report = await self._source.reconcile(work)
             await self._breathe()
-            report = await self._completed(report, {**(culprits or {}), **_culprits(hints)}, hints, began)
+            report = await self._completed(report, {**(culprits or {}), **culprits_of(hints)}, hints, began)
             await self._enter(report, work, held)
         if nested:
             self._nested.update(_spoken_of(report, work))
@@ -141,8 +141,8 @@ class Runner(Generic[D, O]):
         let_go(held, report.drifted, report.applied, report.conditions, report.looked, report.culprits)
         return report
 
-    @contextlib.asynccontextmanager
-    async def _running(self, work: Pass[D]) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def _running(self, work: Pass[D]) -> Iterator[None]:
         """Around what a source does: it counts as running, and whatever goes wrong is put in words."""
         self._works.append(work)
         self._step()
@@ -241,14 +241,13 @@ class Runner(Generic[D, O]):
         let_go(drifted, applied, refused)
 
     async def _stir(self) -> None:
-        async for _ in self._slices(self._gate.stir()):
-            pass
+        if self._gate.moving:
+            async for _ in self._slices(self._gate.stir()):
+                pass
 
-    async def _slices(self, things: Iterable[T]) -> AsyncIterator[list[T]]:
+    def _slices(self, things: Iterable[T]) -> slices[T]:
         """What there is much of is accounted for in slices, too."""
-        async for some in slices(things):
-            yield some
-            self._step()
+        return slices(things, step=self._step)
 
     async def _completed(
         self, report: Report, culprits: Mapping[Key, Culprit], hints: tuple[Hint, ...], began: float
@@ -273,10 +272,6 @@ def _spoken_of(report: Report, work: Pass[D]) -> set[Key]:
     """The objects that a pass was told of, or tells of."""
     keys = {hint.key for hint in work.hints if hint.key is not None}
     return keys.union(report.looked, (c.key for c in report.conditions), (op.key for op in report.drifted))
-
-
-def _culprits(hints: Iterable[Hint]) -> dict[Key, Culprit]:
-    return {hint.key: hint.culprit for hint in hints if hint.key is not None and hint.culprit is not None}
 
 
 def _refused(condition: Condition) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -32,17 +32,35 @@ def chunks(things: Iterable[T], size: int = BREATH) -> Iterator[list[T]]:
         yield some
 
 
-async def slices(things: Iterable[T], size: int = BREATH) -> AsyncIterator[list[T]]:
-    """As `chunks`, with a turn of the event loop between two of them. ``things`` must stay as they are
-    meanwhile."""
-    rest = iter(things)
-    some = list(itertools.islice(rest, size))
-    while some:
-        yield some
-        # Few things, no turn: whoever goes through them is not held up by others.
-        some = list(itertools.islice(rest, size))
-        if some:
+class slices(AsyncIterator[list[T]]):  # noqa: N801 - used as the generator that it stands for
+    """As `chunks`, with a turn of the event loop between two of them, and ``step`` called before it.
+    ``things`` must stay as they are meanwhile.
+
+    No asynchronous generator: asyncio keeps account of each of these, and a heal goes through a dozen lists
+    of one thing.
+    """
+
+    __slots__ = ("_begun", "_rest", "_size", "_step")
+
+    def __init__(
+        self, things: Iterable[T], size: int = BREATH, *, step: Callable[[], object] | None = None
+    ) -> None:
+        self._rest = iter(things)
+        self._size = size
+        self._step = step
+        self._begun = False
+
+    async def __anext__(self) -> list[T]:
+        some = list(itertools.islice(self._rest, self._size))
+        if not some:
+            raise StopAsyncIteration
+        if self._begun:
+            # Few things, no turn: whoever goes through them is not held up by others.
+            if self._step is not None:
+                self._step()
             await asyncio.sleep(0)
+        self._begun = True
+        return some
 
 
 def let_go(*containers: Collection[Any]) -> None:

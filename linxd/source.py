@@ -98,14 +98,36 @@ def transient(number: int) -> bool:
     return number in _TRANSIENT
 
 
+class Writer:
+    """Who caused an event, looked up once: as soon as what heals it is on its way, for that takes /proc as
+    long as a heal takes, and no later, for a short-lived process is gone within a millisecond.
+
+    A source looks after its first write; whoever makes the report of a pass asks in any case.
+    """
+
+    __slots__ = ("_culprit", "_find")
+
+    def __init__(self, find: Callable[[], Culprit | None]) -> None:
+        self._find: Callable[[], Culprit | None] | None = find
+        self._culprit: Culprit | None = None
+
+    def look(self) -> Culprit | None:
+        """The process, None where nothing tells."""
+        if self._find is not None:
+            find, self._find = self._find, None
+            self._culprit = find()
+        return self._culprit
+
+
 @dataclass(frozen=True, slots=True)
 class Hint:
     """A kernel event that says "look now, here".
 
     ``key`` None means "something, look at everything" (a lost event, say). ``seen`` is the source's own form
-    of what the event carried (that the object went, too), None when only a look can tell. ``at``:
-    CLOCK_MONOTONIC seconds at which it was read. ``broken``: the subscription ended by itself; the loop
-    closes it, subscribes again and looks at everything.
+    of what the event carried (that the object went, too), None when only a look can tell. ``culprit``: who
+    caused it, where that is known; ``writer``: where it is still to be looked up. ``at``: CLOCK_MONOTONIC
+    seconds at which it was read. ``broken``: the subscription ended by itself; the loop closes it,
+    subscribes again and looks at everything.
     """
 
     key: Key | None
@@ -113,6 +135,17 @@ class Hint:
     culprit: Culprit | None = None
     at: float = 0.0
     broken: bool = False
+    writer: Writer | None = None
+
+    def caused_by(self) -> Culprit | None:
+        """Who caused it, looked up now if nobody has done so yet."""
+        return self.writer.look() if self.culprit is None and self.writer is not None else self.culprit
+
+
+def culprits_of(hints: Iterable[Hint]) -> dict[Key, Culprit]:
+    """Who caused what ``hints`` tell of, by object, as far as known."""
+    found = ((hint.key, hint.caused_by()) for hint in hints if hint.key is not None)
+    return {key: culprit for key, culprit in found if culprit is not None}
 
 
 class Doubt(NamedTuple):
@@ -344,6 +377,7 @@ class ObjectSource(Source[D, O]):
             if condition is not None:
                 conditions[op.key] = condition
         ended = time.monotonic()
+        culprits = culprits_of(work.hints)
         events = [hint.at for hint in work.hints if hint.at]
         touched = {op.key for op in patch.ops} if work.hints else set()
         whole = work.full or not self.keyed
@@ -354,7 +388,7 @@ class ObjectSource(Source[D, O]):
             conditions=tuple(conditions.values()),
             total=len(work.desired) if isinstance(work.desired, Sized) else 0,
             complete=whole,
-            culprits={hint.key: hint.culprit for hint in work.hints if hint.key in touched and hint.culprit},
+            culprits={key: culprit for key, culprit in culprits.items() if key in touched},
             usec=int((ended - began) * 1e6),
             heal_usec=int((ended - min(events)) * 1e6) if events and applied else 0,
             looked=frozenset(

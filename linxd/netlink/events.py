@@ -99,21 +99,6 @@ class Events:
             if error.errno != errno.ENOENT:
                 raise
 
-    def peek(self) -> int:
-        """The port id behind the next event, which stays to be read; 0 where there is none, or nobody's.
-
-        Who caused it may be gone within a fraction of a millisecond. Raises Overrun, OSError, as `read`.
-        """
-        try:
-            head = self.sock.recv(_HEADER, socket.MSG_PEEK)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            if error.errno == errno.ENOBUFS:
-                raise Overrun("events came faster than they were read") from None
-            raise
-        return int.from_bytes(head[12:16], sys.byteorder)
-
     def read(self, limit: int = 256) -> list[Message]:
         """What has come, from at most ``limit`` datagrams; empty when there is nothing.
 

@@ -171,16 +171,21 @@ class Requests:
         """Close the socket."""
         self.sock.close()
 
-    def request(self, type: int, flags: int, payload: bytes) -> list[Message]:
-        """Make one request and wait for its ack; returns the messages that came before it."""
+    def request(
+        self, type: int, flags: int, payload: bytes, *, sent: Callable[[], object] | None = None
+    ) -> list[Message]:
+        """Make one request and wait for its ack; returns the messages that came before it. ``sent`` is
+        called once it is on its way, before its answer is read."""
         seq = self._reserve(1)
-        sent = message(type, flags | NLM_F_REQUEST | NLM_F_ACK, seq, payload)
-        self._send(sent)
+        datagram = message(type, flags | NLM_F_REQUEST | NLM_F_ACK, seq, payload)
+        self._send(datagram)
+        if sent is not None:
+            sent()
         replies: list[Message] = []
         while True:
             for reply in messages(self._answer(seq, seq)):
                 if reply.type == NLMSG_ERROR:
-                    error = ack_error(NLMSG_ERROR, reply.flags, reply.buf, reply.start, reply.end, sent)
+                    error = ack_error(NLMSG_ERROR, reply.flags, reply.buf, reply.start, reply.end, datagram)
                     if error is not None:
                         raise error
                     return replies
@@ -219,12 +224,18 @@ class Requests:
                 if attempts <= 0:
                     raise
 
-    def batch(self, messages: Iterable[Request]) -> list[NetlinkError | None]:
-        """Make many requests; returns what became of each, in order."""
-        return [result for results in self.batches(messages) for result in results]
+    def batch(
+        self, messages: Iterable[Request], *, sent: Callable[[], object] | None = None
+    ) -> list[NetlinkError | None]:
+        """Make many requests; returns what became of each, in order. ``sent`` as for `batches`."""
+        return [result for results in self.batches(messages, sent=sent) for result in results]
 
     def batches(
-        self, messages: Iterable[Request], *, limit: int = _BATCH_MESSAGES
+        self,
+        messages: Iterable[Request],
+        *,
+        limit: int = _BATCH_MESSAGES,
+        sent: Callable[[], object] | None = None,
     ) -> Generator[list[NetlinkError | None], None, None]:
         """Make many requests, at most ``limit`` in a datagram, and yield what became of each datagram's
         in order.
@@ -232,7 +243,7 @@ class Requests:
         Requests that fail stop nothing. They must be answered by an ack alone: no GET, no NLM_F_ECHO.
         When answers were lost (which the size of the receive buffer rules out), the requests without one
         get ENOBUFS: whether they were carried out is unknown. ``messages`` is consumed datagram by
-        datagram.
+        datagram; ``sent`` is called after each one, before its answers are read.
         """
         limit = max(1, min(limit, self.batch_messages))
         out = bytearray()
@@ -240,7 +251,7 @@ class Requests:
         for type_, flags, payload in messages:
             size = len(payload)
             if heads and (len(heads) == limit or len(out) + size + NLMSG_HDRLEN > _BATCH_BYTES):
-                yield self._exchange(out, heads)
+                yield self._exchange(out, heads, sent)
                 out = bytearray()
                 heads = []
             heads.append(len(out))
@@ -251,7 +262,7 @@ class Requests:
             if size & 3:
                 out += bytes(-size & 3)
         if heads:
-            yield self._exchange(out, heads)
+            yield self._exchange(out, heads, sent)
 
     def transact(
         self, messages: Sequence[Request], *, echoes: list[tuple[int, Message]] | None = None
@@ -355,7 +366,9 @@ class Requests:
         if run.done:
             self._running = None
 
-    def _exchange(self, out: bytearray, heads: list[int]) -> list[NetlinkError | None]:
+    def _exchange(
+        self, out: bytearray, heads: list[int], sent: Callable[[], object] | None
+    ) -> list[NetlinkError | None]:
         """Send one datagram of a batch, whose messages begin at ``heads``, and collect the answers."""
         first = self._reserve(len(heads))
         for number, head in enumerate(heads, first):
@@ -367,6 +380,8 @@ class Requests:
             self._send(datagram)
         except NetlinkError as error:
             return [error] * len(heads)
+        if sent is not None:
+            sent()
         self._collect(first, results, lambda n: datagram[heads[n] :], 0, fence=True)
         return results
 

@@ -14,7 +14,7 @@ from linxd.feed import MOST_HINTS
 from linxd.ledger import MemoryLedger
 from linxd.loop import Loop, LoopState
 from linxd.patch import Claim, Culprit, Entry, Op, State
-from linxd.source import Blocked, Gone, Hint, Pass
+from linxd.source import Blocked, Gone, Hint, Pass, Writer
 from tests.core.bed import quiet, running
 from tests.core.fakes import Deaf, Look, Things, World, key, things
 
@@ -90,6 +90,32 @@ def test_a_report_names_the_culprit_and_the_time_to_heal() -> None:
             bed.world.drift("a", hint=Hint(key("a"), None, culprit, 1.0))
             report = await bed.loop.request()
             assert report.culprits == {key("a"): culprit}
+
+    asyncio.run(story())
+
+
+def test_a_writer_is_looked_up_once_for_all_that_it_wrote() -> None:
+    async def story() -> None:
+        asked: list[int] = []
+        culprit = Culprit(7, "ip", confirmed=True)
+
+        def find() -> Culprit:
+            asked.append(1)
+            return culprit
+
+        world = World()
+        async with running(world, things(a="1", b="1")) as bed:
+            writer = Writer(find)
+            for name in ("a", "b"):
+                world.drift(name, tell=False)
+                assert world.notify is not None
+                world.notify(Hint(key(name), writer=writer))
+            # A later event of nobody's is about the same drift.
+            world.notify(Hint(key("a"), "new"))
+            assert asked == []
+            await quiet()
+            assert bed.reports[-1].culprits == {key("a"): culprit, key("b"): culprit}
+            assert asked == [1]
 
     asyncio.run(story())
 

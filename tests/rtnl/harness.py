@@ -25,7 +25,7 @@ from linxd.netlink import wire
 from linxd.netlink.socket import Events, Requests, open_netlink
 from linxd.patch import Patch, Report, State, Trigger
 from linxd.source import Pass
-from linxd.sources.rtnl.events import GROUPS
+from linxd.sources.rtnl.events import GROUPS, Identify
 from linxd.sources.rtnl.hostside import GROUPS as HOST_GROUPS
 from linxd.sources.rtnl.hostside import HostSide
 from linxd.sources.rtnl.model import Desired
@@ -87,8 +87,9 @@ class World:
         ledger: MemoryLedger | None = None,
         host: str = "",
         host_events: bool = True,
+        identify: Identify = lambda port: None,
     ) -> None:
-        """``host``: the namespace that plays the host."""
+        """``host``: the namespace that plays the host. ``identify`` is asked who a port id is."""
         self.netns = netns
         self.directory = directory
         self.ledger = MemoryLedger() if ledger is None else ledger
@@ -99,6 +100,7 @@ class World:
         self.host_fd = os.open(f"/run/netns/{host}", os.O_RDONLY | os.O_CLOEXEC) if host else -1
         self.host_events = host_events
         self.host_requests: Requests | None = None
+        self.identify = identify
         self.source = self.new_source()
         self.reports: list[Report] = []
         self._arrived = asyncio.Event()
@@ -108,7 +110,10 @@ class World:
     def new_source(self) -> RtnlSource:
         """A fresh source, as after a restart: it remembers nothing, the ledger does."""
         return RtnlSource(
-            self.requests, lambda: Events(open_netlink(netns_fd=self.fd), GROUPS), host=self.host_side
+            self.requests,
+            lambda: Events(open_netlink(netns_fd=self.fd), GROUPS),
+            identify=self.identify,
+            host=self.host_side,
         )
 
     def host_side(self) -> HostSide | None:

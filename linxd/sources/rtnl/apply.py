@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from linxd.netlink import rt, wire
 from linxd.netlink.socket import NetlinkError, Requests
@@ -43,12 +43,16 @@ class Outcome(NamedTuple):
 
 
 class Applier:
-    """Writes patches to one namespace."""
+    """Writes patches to one namespace. ``sent`` is called when requests are on their way, before their
+    answers are read."""
 
-    def __init__(self, requests: Requests, reader: Reader, kinds: Mapping[str, Kind]) -> None:
+    def __init__(
+        self, requests: Requests, reader: Reader, kinds: Mapping[str, Kind], sent: Callable[[], object]
+    ) -> None:
         self._requests = requests
         self._reader = reader
         self._kinds = kinds
+        self._sent = sent
         self._theirs: list[tuple[int, Message]] = []
         self._last: int | None = None
         """The highest index in the ledger, once it was asked for in a patch."""
@@ -121,7 +125,7 @@ class Applier:
             messages += self._kinds[str(op.key[0])].messages(op, view)
             spans.append((op, start, len(messages)))
         before, after = self._kept_secondaries(ops)
-        answers = self._requests.batch([*before, *messages, *after])
+        answers = self._requests.batch([*before, *messages, *after], sent=self._sent)
         answers = answers[len(before) : len(before) + len(messages)]
         outcomes: list[Outcome] = []
         done: list[Key] = []
@@ -173,6 +177,8 @@ class Applier:
             and op.have.msg.family == AF_INET
             and op.have.msg.prefixlen < 32
         }
+        if not links:
+            return [], []
         told = [index for index in links if self._reader.promotes(index) is False]
         on, off = (
             [(wire.RTM_SETLINK, 0, rt.encode_promote(index, promote=promote)) for index in told]
@@ -342,7 +348,7 @@ class Applier:
 
     def _send(self, message: Message) -> NetlinkError | None:
         try:
-            self._requests.request(*message)
+            self._requests.request(*message, sent=self._sent)
         except NetlinkError as error:
             return error
         return None

@@ -59,10 +59,11 @@ class View:
 
     def strange(self, name: str) -> bool:
         """Whether a link of another kind than the declared one bears that name."""
-        link, seen = self.declared.get(name), self.links.find(name)
-        if link is None or link.kind is None or seen is None:
+        link = self.declared.get(name)
+        if link is None or link.kind is None:
             return False
-        return seen.kind != info_kind(link.kind)
+        seen = self.links.find(name)
+        return seen is not None and seen.kind != info_kind(link.kind)
 
 
 @dataclass(slots=True)

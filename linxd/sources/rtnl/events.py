@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from linxd.netlink import rt, wire
 from linxd.netlink.errors import Overrun
@@ -20,8 +20,9 @@ from linxd.netlink.socket import Events, Requests
 from linxd.netlink.wire import Message, WireError
 from linxd.patch import Culprit, Key
 from linxd.records import replace
-from linxd.source import Hint, Owned
+from linxd.source import Hint, Owned, Writer
 from linxd.sources.rtnl import addresses, neighbours, prefixes, routes, rules
+from linxd.sources.rtnl.alike import Alike
 from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import Index, Waiting
 from linxd.sources.rtnl.sieve import sieve
@@ -46,6 +47,11 @@ SLICE = 0.008
 """Seconds of a turn of the event loop in which messages are read, however many there are."""
 
 
+Identify: TypeAlias = Callable[[int], Callable[[], Culprit | None] | None]
+"""Asked about a port id when its message is read: sees of the process what can't wait, and returns what sees
+the rest when there is time; None where there is nobody to be found."""
+
+
 class Watched(Protocol):
     """What the reader must know of its source to tell what matters."""
 
@@ -54,6 +60,10 @@ class Watched(Protocol):
     index: Index
     owned: Owned | None
     pending: Waiting
+
+    @property
+    def alike(self) -> Alike:
+        """Which rules may be one of several."""
 
 
 class EventReader:
@@ -64,14 +74,19 @@ class EventReader:
         events: Events,
         source: Watched,
         notify: Callable[[Hint], None],
-        identify: Callable[[int], Culprit | None],
+        identify: Identify,
     ) -> None:
         self._events = events
         self._source = source
         self._notify = notify
         self._identify = identify
+        self._writers: list[Writer] = []
+        """Who is still to be looked up."""
+        self._gone: set[Key] = set()
+        """Addresses of ours that have gone and are not back, with their connected routes."""
         self._loop = asyncio.get_running_loop()
         self.sift()
+        source.alike.lost()
         self._loop.add_reader(events.fileno(), self._readable)
 
     def sift(self) -> None:
@@ -91,33 +106,43 @@ class EventReader:
             self._loop.remove_reader(self._events.fileno())
         self._events.close()
 
+    def identify(self) -> None:
+        """Look up who wrote what was read, if that is still to be done. To be called when what heals it has
+        been sent; at the next turn of the event loop it is done in any case."""
+        if self._writers:
+            writers, self._writers = self._writers, []
+            for writer in writers:
+                writer.look()
+
     def _readable(self) -> None:
         now = time.monotonic()
-        culprits: dict[int, Culprit | None] = {}
+        writers: dict[int, Writer | None] = {}
         hints: dict[Key, Hint] = {}
         seen = 0
         try:
-            # Before anything else: a short-lived writer is about to end.
-            writer = self._events.peek()
-            if writer and writer != self._source.requests.portid:
-                culprits[writer] = self._identify(writer)
             while seen < MOST and time.monotonic() - now < SLICE:
                 messages = self._events.read(AT_ONCE)
-                if not messages:
-                    break
                 seen += len(messages)
                 for message in messages:
-                    self._take(message, now, culprits, hints)
-        except Overrun:
-            self._notify(Hint(None, at=now))
-        except WireError:
-            # The kernel speaks a dialect that we can't read: look at everything rather than guess.
+                    self._take(message, now, writers, hints)
+                if len(messages) < AT_ONCE:
+                    break
+        except (Overrun, WireError):
+            # Lost, or in a dialect that we can't read: look at everything rather than guess.
+            self._source.alike.lost()
+            self._gone.clear()
             self._notify(Hint(None, at=now))
         for hint in hints.values():
             self._notify(hint)
+        waiting = [writer for writer in writers.values() if writer is not None]
+        if waiting:
+            if not self._writers:
+                # After the pass that the hints have woken, if that can begin at once: it heals first.
+                self._loop.call_soon(self.identify)
+            self._writers += waiting
 
     def _take(
-        self, message: Message, now: float, culprits: dict[int, Culprit | None], hints: dict[Key, Hint]
+        self, message: Message, now: float, writers: dict[int, Writer | None], hints: dict[Key, Hint]
     ) -> None:
         ours = message.pid == self._source.requests.portid
         for key, seen in self._concerns(message):
@@ -127,17 +152,16 @@ class EventReader:
                     # What we deleted may have been another route of this key than the one it was about.
                     hints[key] = replace(undone, seen=None)
                 continue
-            culprit = None
+            writer = None
             if message.pid and not ours:
-                if message.pid not in culprits:
-                    culprits[message.pid] = self._identify(message.pid)
-                culprit = culprits[message.pid]
+                if message.pid not in writers:
+                    find = self._identify(message.pid)
+                    writers[message.pid] = None if find is None else Writer(find)
+                writer = writers[message.pid]
             before = hints.get(key)
-            if before is not None and before.seen is GONE and key[0] == "address" and seen is None:
-                continue  # its connected route has gone with it
-            if culprit is None and before is not None:
-                culprit = before.culprit
-            hints[key] = Hint(key, seen, culprit, now)
+            if writer is None and before is not None:
+                writer = before.writer
+            hints[key] = Hint(key, seen, at=now, writer=writer)
 
     def _concerns(self, message: Message) -> list[tuple[Key, object]]:
         """The objects of ours that an event speaks of, with what it says of them."""
@@ -172,10 +196,12 @@ class EventReader:
             return [(key, GONE if gone else msg)]
         if not gone and desired.foreign_remove and (msg.family, msg.table) in index.tables:
             return [(key, msg)]
-        if gone and msg.protocol == prefixes.RTPROT_KERNEL:
-            # The route to a network that an address of ours stands for.
-            declared = index.addresses.get(self._source.links.name(msg.oif), ())
-            return [(key, None) for key in prefixes.behind(msg, declared)]
+        if msg.protocol == prefixes.RTPROT_KERNEL and (gone or self._gone):
+            # The route to a network that an address of ours stands for: alone, or with it.
+            addresses = prefixes.behind(msg, index.networks_of(self._source.links.name(msg.oif)))
+            if gone:
+                return [(key, None) for key in addresses if key not in self._gone]
+            self._gone.difference_update(addresses)
         return []
 
     def _address(self, message: Message) -> list[tuple[Key, object]]:
@@ -185,6 +211,7 @@ class EventReader:
         key = addresses.key_of(msg, source.links)
         gone = message.type == wire.RTM_DELADDR
         if key in index.desired.addresses or self._mine(key):
+            (self._gone.add if gone else self._gone.discard)(key)
             return [(key, GONE if gone else msg)]
         link = str(key[1])
         if not gone and index.desired.foreign_remove and link in index.desired.links:
@@ -213,7 +240,8 @@ class EventReader:
             return [*self._about_link(name), *self._about_link(msg.name)]
         if before is not None and name == msg.name and _same(before, msg):
             return []
-        return self._about_link(name)
+        # A message about one of its sides alone (wireless extensions, say) is not all of it.
+        return self._about_link(name, msg if before is not None and name == msg.name and msg.mtu else None)
 
     def _recognise(self, table: LinkTable) -> None:
         owned = self._source.owned
@@ -221,7 +249,7 @@ class EventReader:
             entries = owned.of("link").items()
             table.recognise({str(key[1]): int(entry.facts.get("ifindex", 0)) for key, entry in entries})
 
-    def _about_link(self, name: str) -> list[tuple[Key, object]]:
+    def _about_link(self, name: str, seen: LinkMsg | None = None) -> list[tuple[Key, object]]:
         index = self._source.index
         concerns = (
             name in index.desired.links
@@ -230,7 +258,7 @@ class EventReader:
             or index.anywhere
             or self._mine(("link", name))
         )
-        return [(("link", name), None)] if concerns else []
+        return [(("link", name), seen)] if concerns else []
 
     def _neighbour(self, message: Message) -> list[tuple[Key, object]]:
         source = self._source
@@ -253,6 +281,11 @@ class EventReader:
         desired = self._source.index.desired
         msg = rt.decode_rule(message.buf, message.start, message.end)
         key = rules.as_rule(msg).key
+        gone = message.type == wire.RTM_DELRULE
+        if not gone and message.pid != self._source.requests.portid:
+            self._source.alike.came(key)
+        if gone and key in desired.rules and self._source.alike.alone(key):
+            return [(key, GONE)]
         open_key: Key = (key[0], key[1], -1, key[3])
         for mine in (key, open_key):
             if mine in desired.rules or self._mine(mine):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from linxd.patch import Key
 from linxd.records import dataclass, replace
 from linxd.sources.rtnl.attributes import link_options
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired, Route
+from linxd.sources.rtnl.prefixes import network_of
 
 FAMILIES = frozenset({AF_INET, AF_INET6})
 
@@ -81,6 +82,7 @@ class Index:
         "link_keys",
         "links",
         "neighbours",
+        "networks",
         "routes_of",
         "tables",
         "users",
@@ -89,6 +91,8 @@ class Index:
     def __init__(self, desired: Desired) -> None:
         self.desired = desired
         self.addresses: dict[str, list[Key]] = {}
+        self.networks: dict[str, dict[str, list[Key]]] = {}
+        """Addresses of a link by the network that each stands for, of the links that were asked for."""
         self.neighbours: dict[str, list[Key]] = {}
         self.dependents: dict[str, list[str]] = {}
         for key, address in desired.addresses.items():
@@ -126,6 +130,15 @@ class Index:
                 self.anywhere = True
         self.tables = frozenset(tables)
         self.families = frozenset(family for family, _ in tables)
+
+    def networks_of(self, link: str) -> Mapping[str, Sequence[Key]]:
+        """The addresses of a link by the network that each stands for."""
+        found = self.networks.get(link)
+        if found is None and link in self.addresses:
+            found = self.networks[link] = {}
+            for key in self.addresses[link]:
+                found.setdefault(network_of(self.desired.addresses[key]), []).append(key)
+        return found or {}
 
     def after_link(self, name: str) -> Look:
         """What may have changed silently when this link did: those that stand on it, what it carries, and

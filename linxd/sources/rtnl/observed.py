@@ -58,6 +58,8 @@ class Observed:
         if kind == "link":
             table = self.links
             names = self.look.links
+            if names is not None and self.keys:
+                names = names.union(str(key[1]) for key in self.keys if key[0] == "link")
             # A list made at once: a large diff runs beside the event loop, which goes on reading events.
             chosen = list(table.by_index.values() if names is None else filter(None, map(table.find, names)))
             return {have.key: have for have in (links.have(msg, table) for msg in chosen)}

@@ -23,6 +23,8 @@ def order(ops: Iterable[Op]) -> tuple[Op, ...]:
     patch that only takes down does so from the top.
     """
     ops = tuple(ops)
+    if len(ops) == 1:
+        return ops
     builds = [op for op in ops if op.verb is not Verb.DELETE]
     deletes = [op for op in ops if op.verb is Verb.DELETE]
     deletes.sort(key=lambda op: (TEARDOWN[str(op.key[0])], _descending(op)))

@@ -37,12 +37,25 @@ class Planner:
         self._hold = hold
         self.host: HostLinks | None = None
         """What the scope refers to of the host, where it does and can."""
+        self._in_place: tuple[LinkTable, int] | None = None
+        """When no claim was under another name than its link, by the moves of the table."""
 
     def view(self, table: LinkTable, index: Index) -> View:
         """What kinds may look at."""
         view = View(table, index.desired.links, host=self.host, hold=self._hold())
         view.refusal = lambda link: KINDS["link"].creatable(link, view)
         return view
+
+    def _moved(self, observed: Observed, owned: Owned) -> dict[Key, Entry | None]:
+        """Claims under another name than before. All are gone through where links have come, gone or been
+        renamed since none was."""
+        table = observed.links
+        at = table, table.moves
+        if observed.look.links is not None and self._in_place == at:
+            return {}
+        moved = followed(owned.of("link"), table)
+        self._in_place = None if moved else at
+        return moved
 
     def plan(self, observed: Observed, index: Index, owned: Owned, *, complete: bool) -> Plan:
         """Compare everything that ``observed`` covers. ``complete``: foreign objects may be judged as
@@ -58,7 +71,7 @@ class Planner:
             lambda key: desired.declares(key) or owned.get(key) is not None,
         )
         plan = Plan()
-        moved = followed(owned.of("link"), observed.links) if look.links != NONE else {}
+        moved = self._moved(observed, owned) if look.links != NONE else {}
         plan.adopt += moved.items()
 
         def compare(
@@ -66,13 +79,16 @@ class Planner:
         ) -> None:
             diff_kind(KINDS[kind], want, have, claims, view, policy, plan)
 
+        named: dict[str, set[Key]] = {}
+        for key in observed.keys:
+            named.setdefault(str(key[0]), set()).add(key)
         on_links = (
             ("link", index.links, index.link_keys, look.links),
             ("address", desired.addresses, index.addresses, look.addresses),
             ("neighbour", desired.neighbours, index.neighbours, look.neighbours),
         )
         for kind, want, by_link, names in on_links:
-            keys = set(_named(observed.keys, kind))
+            keys = named.get(kind, set())
             if names is None:
                 compare(kind, want, _claims(owned, kind, moved), _have(observed, kind, want))
             elif names or keys:
@@ -83,13 +99,17 @@ class Planner:
                     for key in by_link.get(name, ())
                     if name in names or key in keys
                 }
-                if names == NONE:
+                if kind == "link":
+                    looked: set[Key] = {*keys, *(("link", name) for name in names)}
+                    known: dict[Key, Entry | None] = {**_entries(owned, looked), **moved}
+                    claims = {k: e for k, e in known.items() if e is not None and k in looked}
+                elif names == NONE:
                     claims = _entries(owned, keys)
                 else:
-                    entries = _claims(owned, kind, moved)
+                    entries = owned.of(kind)
                     claims = {k: e for k, e in entries.items() if k[1] in names or k in keys}
                 compare(kind, chosen, claims, _have(observed, kind, chosen))
-        keys = set(_named(observed.keys, "route"))
+        keys = named.get("route", set())
         if look.routes or keys:
             chosen_routes = {key: desired.routes[key] for key in keys if key in desired.routes}
             claims = _entries(owned, keys)
@@ -107,11 +127,11 @@ class Planner:
             claims = dict(owned.of("rule"))
             wanted, have = rules.choose_priorities(desired.rules, observed.rules, claims)
             compare("rule", wanted, claims, have)
+        elif keys := named.get("rule", set()):
+            # Declared with their priorities, alone under their identities, and gone: what else is to be
+            # known of a rule takes a look at all of them.
+            compare("rule", {key: desired.rules[key] for key in keys}, _entries(owned, keys), {})
         return plan
-
-
-def _named(keys: Iterable[Key], kind: str) -> list[Key]:
-    return [key for key in keys if key[0] == kind]
 
 
 def _have(observed: Observed, kind: str, want: Mapping[Key, Any]) -> Mapping[Key, Have[Any]]:

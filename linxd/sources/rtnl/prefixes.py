@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from socket import inet_ntop, inet_pton
 
 from linxd.netlink import rt, wire
@@ -75,13 +75,16 @@ def of_route(msg: RouteMsg) -> Place:
     return Place(msg.family, msg.table, msg.oif, msg.dst)
 
 
-def behind(msg: RouteMsg, declared: Iterable[Key]) -> list[Key]:
-    """Those of the declared addresses of a link whose connected route this may be."""
+def behind(msg: RouteMsg, networks: Mapping[str, Sequence[Key]]) -> Sequence[Key]:
+    """Those of the declared addresses of a link, by their networks, whose connected route this may be."""
     if msg.protocol != RTPROT_KERNEL or msg.type != 1 or msg.gateway is not None:
-        return []
-    # Of one with a peer, the network is the peer's, which its key does not have.
-    length = int(msg.dst.rpartition("/")[2])
-    return [key for key in declared if key[3] == length and (":" in str(key[2])) == (msg.family == AF_INET6)]
+        return ()
+    return networks.get(msg.dst, ())
+
+
+def network_of(address: Address) -> str:
+    """The network that a declared address stands for: of one with a peer, the peer's."""
+    return network(address.peer or address.address, address.prefixlen)
 
 
 def restored(want: Address, place: Place) -> tuple[int, int, bytes]:

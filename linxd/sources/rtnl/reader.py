@@ -19,6 +19,7 @@ from linxd.netlink.socket import Requests
 from linxd.patch import Key
 from linxd.source import Blocked, Owned, Pass
 from linxd.sources.rtnl import addresses, neighbours, prefixes, rules
+from linxd.sources.rtnl.alike import Alike
 from linxd.sources.rtnl.dumps import Dumps
 from linxd.sources.rtnl.hostside import HostSide
 from linxd.sources.rtnl.kind import Have
@@ -53,6 +54,10 @@ class Reader:
         """Links by index, as the last dump had them, with a digest of what it said."""
         self._same_rules: dict[bytes, Have[RuleMsg]] = {}
         """Rules, by what the last dump said of them."""
+        self.alike = Alike()
+        """Which rules may be one of several."""
+        self._recognised: tuple[LinkTable, int] | None = None
+        """When links were last given their declared names, by the moves of their table."""
         self._neighbourhood = 0
         """Neighbours that the last dump of all of them had."""
 
@@ -75,7 +80,9 @@ class Reader:
                 find = _Listed(await self._links(work)).find
             for name in look.links:
                 _look_at_link(name, table, find)
-        recognise(table, work.owned)
+        if look.links is None or self._recognised != (table, table.moves):
+            recognise(table, work.owned)
+            self._recognised = table, table.moves
         if self.host is not None:
             declared = index.desired.links
             names = declared if look.links is None else look.links & declared.keys()
@@ -99,7 +106,9 @@ class Reader:
         for family in look.routes:
             await self.routes.read(observed, family, index, work)
         if look.rules:
+            asked = self.alike.asked()
             observed.rules = rules.by_identity(await self._rules(work))
+            self.alike.told(asked, (key for key, same in observed.rules.items() if len(same) > 1))
         return observed
 
     # -- rules ----------------------------------------------------------------------------------------------

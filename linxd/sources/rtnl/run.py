@@ -6,9 +6,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from linxd.patch import Change, Condition, Culprit, Key, Op, Report, State, Verb
+from linxd.patch import Change, Condition, Key, Op, Report, State, Verb
 from linxd.slices import slices
-from linxd.source import Hint, Pass
+from linxd.source import Hint, Pass, culprits_of
 from linxd.sources.rtnl.look import Look, Waiting
 from linxd.sources.rtnl.model import Desired
 
@@ -25,7 +25,6 @@ class Run:
         """Further ops of objects that another op was found for before."""
         self.applied: list[Op] = []
         self.conditions: dict[Key, Condition] = {}
-        self.culprits: dict[Key, Culprit] = {}
         self.looked: set[Key] = set()
         self.event_at = 0.0
         self.heal_usec = 0
@@ -35,11 +34,9 @@ class Run:
         self._clashed: set[Key] = set()
 
     def named(self, hint: Hint) -> None:
-        """An event named an object: who did it, and when we read of it."""
+        """An event named an object: when we read of it."""
         assert hint.key is not None
         self.looked.add(hint.key)
-        if hint.culprit is not None:
-            self.culprits[hint.key] = hint.culprit
         if hint.at:
             self.event_at = min(self.event_at or hint.at, hint.at)
 
@@ -156,7 +153,7 @@ class Run:
             conditions=tuple(self.conditions.values()),
             total=total,
             complete=complete,
-            culprits=self.culprits,
+            culprits=culprits_of(self.work.hints),
             usec=usec,
             heal_usec=self.heal_usec,
             looked=frozenset() if complete else frozenset(self.looked),

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from linxd.netlink.socket import Events, Requests
-from linxd.patch import Culprit, Entry, Key, Op, Patch, Report, State, Verb, left
+from linxd.patch import Entry, Key, Op, Patch, Report, State, Verb, left
 from linxd.slices import let_go, slices
 from linxd.source import (
     Hint,
@@ -27,9 +27,10 @@ from linxd.source import (
     settle_unsure,
 )
 from linxd.sources.rtnl import addresses, neighbours, routes
+from linxd.sources.rtnl.alike import Alike
 from linxd.sources.rtnl.apply import Applier
 from linxd.sources.rtnl.diff import Plan, settle
-from linxd.sources.rtnl.events import EventReader
+from linxd.sources.rtnl.events import EventReader, Identify
 from linxd.sources.rtnl.hostside import HostSide, HostWatch, refers
 from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, Waiting, look_at, look_into, together
@@ -54,9 +55,9 @@ MANY = 20_000
 class RtnlSource(Source[Desired, Observed]):
     """Links, addresses, routes, rules and neighbours of the namespace that ``requests`` was opened in.
 
-    ``events`` opens a new event socket in that namespace. ``identify`` names the process behind a port id,
-    at once. ``hold`` says why no address may be added and no link set up yet, "" when they may. ``host``
-    opens the way to the host's links, when something declared refers to one; None where there is no way.
+    ``events`` opens a new event socket in that namespace. ``identify``: see `Identify`. ``hold`` says why no
+    address may be added and no link set up yet, "" when they may. ``host`` opens the way to the host's
+    links, when something declared refers to one; None where there is no way.
     """
 
     name: ClassVar[str] = "rtnl"
@@ -68,7 +69,7 @@ class RtnlSource(Source[Desired, Observed]):
         requests: Requests,
         events: Callable[[], Events],
         *,
-        identify: Callable[[int], Culprit | None] = lambda port: None,
+        identify: Identify = lambda port: None,
         hold: Callable[[], str] = lambda: "",
         host: Callable[[], HostSide | None] = lambda: None,
     ) -> None:
@@ -79,7 +80,7 @@ class RtnlSource(Source[Desired, Observed]):
         self._open_events = events
         self._identify = identify
         self._reader = Reader(requests)
-        self._applier = Applier(requests, self._reader, KINDS)
+        self._applier = Applier(requests, self._reader, KINDS, self._identify_now)
         self._planner = Planner(hold)
         self.links = LinkTable()
         self.index = Index(Desired())
@@ -93,6 +94,11 @@ class RtnlSource(Source[Desired, Observed]):
         """Objects that the kernel was seen to hold just as declared: what differs later is drift, never
         churn."""
         self._looked_once = False
+
+    @property
+    def alike(self) -> Alike:
+        """Which rules may be one of several under one identity."""
+        return self._reader.alike
 
     # -- the four verbs -------------------------------------------------------------------------------------
 
@@ -145,6 +151,12 @@ class RtnlSource(Source[Desired, Observed]):
             self._host.close()
         self._host = self._reader.host = self._planner.host = None
 
+    def _identify_now(self) -> None:
+        """Look up who caused what is healed: something is on its way to the kernel, or has to be read
+        first."""
+        if self._watch is not None:
+            self._watch.identify()
+
     # -- passes ---------------------------------------------------------------------------------------------
 
     async def _stand(self, report: Report) -> None:
@@ -192,9 +204,7 @@ class RtnlSource(Source[Desired, Observed]):
         observed = Observed(self.links, NOTHING)
         now = NOTHING
         later = NOTHING
-        # A link's state decides what became of all that stands on it: look, rather than believe older
-        # events.
-        look_only = any(hint.key is not None and hint.key[0] == "link" for hint in run.work.hints)
+        look_only = not self._believed(run.work.hints)
         for number, hint in enumerate(run.work.hints, 1):
             if not number % BREATH:
                 await asyncio.sleep(0)
@@ -202,10 +212,10 @@ class RtnlSource(Source[Desired, Observed]):
             assert key is not None
             run.named(hint)
             kind = str(key[0])
-            if look_only or kind == "rule" or hint.seen is None:
+            if kind == "link":
+                later |= self.index.after_link(str(key[1]))
+            if look_only or hint.seen is None:
                 now |= look_into(key) if hint.seen is None else look_at(key)
-                if kind == "link":
-                    later |= self.index.after_link(str(key[1]))
                 continue
             observed.keys.add(key)
             if hint.seen is not GONE:
@@ -214,15 +224,30 @@ class RtnlSource(Source[Desired, Observed]):
                 later |= self.index.after_address(key)
         if observed.keys:
             # Once for all events: where thousands wait, thousands of events may have come, too.
-            later |= self.pending.look
+            if self.pending:
+                later |= self.pending.look
             plan = await self._planned(observed, run.work)
             later |= await self._carry_out(run, plan, observed)
+        if now or later:
+            self._identify_now()
         if now:
             later |= await self._rounds(run, now, rounds=1)
             later |= self.pending.look
         if later:
             await run.work.checkpoint()
             await self._rounds(run, later)
+
+    def _believed(self, hints: Sequence[Hint]) -> bool:
+        """Whether what events carry is to be believed. A link's state decides what became of all that stands
+        on it: where both are told of, a look tells more than older events. What a link refers to on the
+        host's side is in none of them."""
+        names = [str(hint.key[1]) for hint in hints if hint.key is not None and hint.key[0] == "link"]
+        if not names:
+            return True
+        declared = self.index.desired.links
+        return len(names) == len(hints) and not any(
+            name in declared and refers(declared[name]) for name in names
+        )
 
     async def _rounds(self, run: Run, look: Look, *, rounds: int = ROUNDS) -> Look:
         """Observe, diff, apply until nothing is left to do. Returns what is still to be looked at, if
@@ -248,19 +273,22 @@ class RtnlSource(Source[Desired, Observed]):
     async def _carry_out(self, run: Run, plan: Plan, observed: Observed) -> Look:
         """Apply what may be applied; returns where to look again because of it."""
         work = run.work
-        async for keys in slices(plan.equal):
-            self._proven.update(keys)
-            run.equal(keys, self._standing)
+        # A heal has one op and nothing else, and waits for none of what it has nothing of.
+        if plan.equal:
+            async for keys in slices(plan.equal):
+                self._proven.update(keys)
+                run.equal(keys, self._standing)
         if observed.look.routes:
             async for keys in slices(await self._reader.routes.borne_out(observed)):
                 self._proven.update(keys)
                 run.equal(keys, self._standing)
-        async for conditions in slices(plan.conditions):
-            run.judged(conditions)
-        if len(observed.raw) < LARGE:
-            self._reader.routes.remember(observed, plan.steady)
-        else:
+        if plan.conditions:
+            async for conditions in slices(plan.conditions):
+                run.judged(conditions)
+        if len(observed.raw) >= LARGE:
             await asyncio.to_thread(self._reader.routes.remember, observed, plan.steady)
+        elif observed.look.routes:
+            self._reader.routes.remember(observed, plan.steady)
         todo: list[Op] = []
         links = False
         for number, op in enumerate(plan.ops, 1):
@@ -340,9 +368,9 @@ class RtnlSource(Source[Desired, Observed]):
     async def _planned(self, observed: Observed, work: Pass[Desired]) -> Plan:
         """The plan for objects that events named. Each route is a matter of its own; of thousands some are
         compared at a time."""
-        named = [key for key in observed.keys if key[0] == "route"]
-        if len(named) <= BREATH:
+        if len(observed.keys) <= BREATH:
             return self._plan(observed, work)
+        named = [key for key in observed.keys if key[0] == "route"]
         seen, observed.keys = observed.routes, observed.keys.difference(named)
         observed.routes = {}
         plan = self._plan(observed, work)
@@ -398,6 +426,10 @@ class Watch:
         self._events.close()
         if self._host is not None:
             self._host.close()
+
+    def identify(self) -> None:
+        """Look up who wrote what was read last."""
+        self._events.identify()
 
     def _told(self, links: list[str]) -> None:
         now = time.monotonic()

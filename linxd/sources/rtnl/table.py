@@ -25,10 +25,13 @@ class LinkTable:
     """Links as last seen. One table, kept by the source over passes and corrected by each look and each
     event: also by those that come while a pass looks at the rest."""
 
-    __slots__ = ("_alias", "_highest", "_index", "by_index")
+    __slots__ = ("_alias", "_highest", "_index", "by_index", "moves")
 
     def __init__(self, links: Iterable[LinkMsg] = ()) -> None:
         self.by_index: dict[int, LinkMsg] = {}
+        self.moves = 0
+        """Grows whenever a link comes, goes or is renamed. Who bears whose name is as before if it has not
+        grown."""
         self._index: dict[str, int] = {}
         self._alias: dict[int, str] = {}
         self._highest: int | None = None
@@ -38,6 +41,7 @@ class LinkTable:
     def replace(self, links: Iterable[LinkMsg]) -> None:
         """These are all links that there are."""
         self.by_index, self._index, self._alias = {}, {}, {}
+        self.moves += 1
         self._highest = None
         for link in links:
             self.put(link)
@@ -45,8 +49,10 @@ class LinkTable:
     def put(self, link: LinkMsg) -> None:
         """Take note of a link, or of its present form."""
         before = self.by_index.get(link.ifindex)
-        if before is not None and before.name != link.name and self._index.get(before.name) == link.ifindex:
-            del self._index[before.name]
+        if before is None or before.name != link.name:
+            self.moves += 1
+            if before is not None and self._index.get(before.name) == link.ifindex:
+                del self._index[before.name]
         self.by_index[link.ifindex] = link
         if self._highest is not None and self._highest < link.ifindex < LAST_INDEX:
             self._highest = link.ifindex
@@ -57,6 +63,7 @@ class LinkTable:
     def drop(self, ifindex: int) -> None:
         """The link is gone."""
         link = self.by_index.pop(ifindex, None)
+        self.moves += 1
         if ifindex == self._highest:
             self._highest = None
         self._alias.pop(ifindex, None)
