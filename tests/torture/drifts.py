@@ -168,7 +168,13 @@ table inet guarded {{
 
 def drift(rng: random.Random) -> str:
     """One line that may break something, or nothing."""
-    return rng.choice((_rtnl, _rtnl, _rtnl, _nft, _nft, _sysctl))(rng)
+    return rng.choice((*(_rtnl,) * 6, *(_nft,) * 4, *(_sysctl,) * 2, _away))(rng)
+
+
+def _away(rng: random.Random) -> str:
+    """A link goes to another namespace, which soon ends and takes it along."""
+    link = rng.choice(("b0", "p0", "p1", "m0"))
+    return f"unshare --net sleep 0.3 & sleep 0.05; ip link set {link} netns $!"
 
 
 def _rtnl(rng: random.Random) -> str:
