@@ -4,9 +4,9 @@
 
 A client in a process of its own asks for the scope's state every few milliseconds, on a bus that is there
 for this alone. Beside what it waits stands how long a turn of the daemon's event loop keeps the processor,
-which does not depend on who else uses the machine. `--routes N` for another number, `--where` for the
-places where the longest turns are spent. First with routes that the kernel takes, then with as many that
-it refuses.
+which does not depend on who else uses the machine; below, how long the watchdog went without a ping.
+`--routes N` for another number, `--where` for the places where the longest turns are spent. First with
+routes that the kernel takes, then with as many that it refuses.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
@@ -41,6 +43,8 @@ EVERY = 0.002
 LONG = 0.005
 """Seconds from which on a turn of the event loop is written down."""
 PATIENCE = 300.0
+WATCHDOG = 20.0
+"""Seconds without a ping after which its unit would have it killed."""
 
 _BUS = """\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -210,7 +214,17 @@ class Bed:
         self.address = f"unix:path={self._bus}"
         self._processes: list[subprocess.Popen[Any]] = []
         self.daemon: subprocess.Popen[Any] | None = None
+        self.pings: list[float] = []
+        """When it told the watchdog that it is well."""
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.bind(str(directory / "notify"))
+        threading.Thread(target=self._listen, daemon=True).start()
         self._spent = 0.0
+
+    def _listen(self) -> None:
+        while words := self._notify.recv(4096):
+            if b"WATCHDOG=1" in words.split(b"\n"):
+                self.pings.append(time.monotonic())
 
     def open(self) -> None:
         """Make the namespace, start the bus and the client."""
@@ -253,7 +267,12 @@ class Bed:
             words,
             cwd=ROOT,
             stderr=open(self.directory / "log", "w"),  # noqa: SIM115 - the process has it
-            env={**clean, "DBUS_SYSTEM_BUS_ADDRESS": self.address},
+            env={
+                **clean,
+                "DBUS_SYSTEM_BUS_ADDRESS": self.address,
+                "NOTIFY_SOCKET": str(self.directory / "notify"),
+                "WATCHDOG_USEC": str(int(WATCHDOG * 1e6)),
+            },
         )
         self._processes.append(self.daemon)
 
@@ -262,6 +281,8 @@ class Bed:
         for process in reversed(self._processes):
             process.kill()
             process.wait()
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+            end.sendto(b"", str(self.directory / "notify"))
         run("ip", "netns", "del", self.scope)
 
     async def phase(self, name: str, work: Awaitable[Any]) -> Any:
@@ -430,6 +451,8 @@ def measure(count: int, *, refused: bool = False, where: bool = False) -> dict[s
                 print(f"      {spent * 1e3:6.1f} of {passed * 1e3:6.1f} ms: {place}")
             for spent, passed, place in sorted(phase.turns, key=lambda turn: turn[0] - turn[1])[:3]:
                 print(f"      took {passed * 1e3:6.1f} ({spent * 1e3:6.1f}) ms: {place}")
+    gap = max((later - sooner for sooner, later in itertools.pairwise(bed.pings)), default=0.0)
+    print(f"  between two pings to the watchdog, which bites after {WATCHDOG:.0f} s: {gap:.1f} s at most")
     return {phase.name: phase.waits for phase in bed.phases}
 
 

@@ -100,6 +100,17 @@ def test_every_target_of_make_that_is_named_is_there() -> None:
     assert {"demo", "check", "deb"} <= named <= targets
 
 
+def test_every_test_that_is_named_is_there() -> None:
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(r"(?:tests|bench|packaging)/[\w/]+\.\w+|\btest_\w+\.py", page.read_text())
+    }
+    assert "test_kills.py" in named
+    missing = [name for name in named if not (ROOT / name).exists() and not [*ROOT.glob(f"tests/*/{name}")]]
+    assert missing == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: namespaces are made")
 def test_the_demonstration_heals_all() -> None:
     done = subprocess.run(
