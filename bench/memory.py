@@ -19,10 +19,11 @@ from idle import DECLARATION
 from watching import Observer
 
 SCOPES, QUICK_SCOPES = 30, 6
-BEFORE, HEALS, QUICK_HEALS = 1000, 10_000, 2000
-"""Heals after which growth counts, and after which it is looked at again."""
 OBJECTS = 2000
 """Nobody of so many is hit so often that it would count as a fight."""
+BEFORE, HEALS, QUICK_HEALS = OBJECTS, 10_000, 4000
+"""Heals after which growth counts, and after which it is looked at again. Before that each object is hit
+once: what is remembered of one that was is no growth."""
 CALM = 3.0
 """Seconds after the last one has said that it is ready."""
 ROOM = 64 << 20
