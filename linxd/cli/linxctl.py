@@ -4,17 +4,23 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from linxd import __version__
-from linxd.cli import asking, capture, check, journal, plan, release, status, topology, watch
 from linxd.cli.once import Trouble
 from linxd.cli.pager import paged
 from linxd.cli.terminal import RED, Paint
 from linxd.log import clean
 
+COMMANDS = {
+    "list": "status", "status": "status", "topology": "topology", "watch": "watch", "log": "journal",
+    "check": "check", "diff": "plan", "apply": "plan", "pause": "asking", "resume": "asking",
+    "reload": "asking", "release": "release", "capture": "capture",
+}  # fmt: skip
+"""Which module has a command. What only others need is not imported for one."""
 TROUBLE = 2
 PAGED = frozenset({"list", "status", "log", "diff", "capture", "topology"})
 """Commands whose output may be long."""
@@ -35,8 +41,8 @@ try:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """What can be said on the command line."""
+def parser(command: str = "") -> argparse.ArgumentParser:
+    """What can be said on the command line; of commands, where one is named, only what its module has."""
     parser = argparse.ArgumentParser(
         prog="linxctl",
         description=_DESCRIPTION,
@@ -46,15 +52,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"linxctl {__version__}")
     parser.add_argument("--no-pager", action="store_true", help="print long output as it comes")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for module in (status, topology, watch, journal, check, plan, asking, release, capture):
-        module.add(commands)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command", prog="linxctl")
+    for module in dict.fromkeys([COMMANDS[command]] if command in COMMANDS else COMMANDS.values()):
+        importlib.import_module(f"linxd.cli.{module}").add(commands)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
     try:
         code: int = 0
         with paged(wanted=options.command in PAGED and not options.no_pager and not _follows(options)):

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -123,6 +121,8 @@ def visiting(
                 directory = statedir.prepare(base, name)
                 stack.callback(os.close, statedir.occupy(base, name))
             else:
+                import tempfile
+
                 directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="linxctl-"))
                 _copy(os.path.join(base, name), directory)
         except statedir.Busy as busy:
@@ -149,6 +149,8 @@ def visiting(
 
 def _copy(source: str, target: str) -> None:
     """Ledgers as they are now. A line that is being written is left out by whoever reads them."""
+    import shutil
+
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for entry in os.listdir(source):
             if entry.endswith(statedir.LEDGER):

@@ -7,7 +7,6 @@ import contextlib
 import io
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +31,11 @@ def command(environment: Mapping[str, str] = os.environ) -> list[str]:
             break
     else:
         words = ["less"]
-    return words if words and words[0] != "cat" and shutil.which(words[0]) else []
+    if not words or words[0] == "cat":
+        return []
+    import shutil
+
+    return words if shutil.which(words[0]) else []
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ It draws what was laid out, and decides nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from xml.sax.saxutils import escape
 
 from linxd.log import clean
 from linxd.topology.layout import (
@@ -108,7 +107,7 @@ def _box(box: Box) -> Iterator[str]:
     ]
     whole = (f"{node.place}: {node.name}", node.kind, node.link, keeper(node), *node.addresses, node.why)
     yield f'<g class="{" ".join(["link", *looks])}">'
-    yield f"<title>{escape(clean(', '.join(filter(None, whole))))}</title>"
+    yield f"<title>{_escaped(clean(', '.join(filter(None, whole))))}</title>"
     yield (
         f'<rect class="box" x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}"'
         f' height="{box.height:.1f}" rx="4"/>'
@@ -122,7 +121,7 @@ def _box(box: Box) -> Iterator[str]:
 
 
 def _text(looks: str, x: float, y: float, text: str) -> str:
-    return f'<text class="{looks}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
+    return f'<text class="{looks}" x="{x:.1f}" y="{y:.1f}">{_escaped(text)}</text>'
 
 
 def _elbow(relation: Relation, above: Box, below: Box) -> str:
@@ -145,3 +144,7 @@ def _cable(edge: Edge, layout: Layout, panels: dict[str, Panel]) -> str:
     high, low = f"{left.middle:.1f}", f"{right.middle:.1f}"
     curve = f"C{x[0] + bend[0]:.1f} {high} {x[1] + bend[1]:.1f} {low} {x[1]:.1f} {low}"
     return f'<path class="{edge.relation}" d="M{begin:.1f} {high}H{x[0]:.1f}{curve}H{right.x:.1f}"/>'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace(">", "&gt;").replace("<", "&lt;")

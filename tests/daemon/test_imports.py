@@ -4,12 +4,14 @@ need must not come with it."""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from linxd.cli import linxctl
 from linxd.cli.daemon import Options, options_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +56,41 @@ def test_the_command_line_says_the_same_either_way() -> None:
     # The second form is argparse's to read.
     assert options_of([f"{words[0]}={words[1]}", *words[2:]]) == options_of(words)
     assert options_of(["--reload", "--scope", "c1"]) == Options("c1", reload=True)
+
+
+FOR_OTHER_COMMANDS = {
+    "linxd.cli.watch": "another command",
+    "linxd.sources.rtnl.capture": "another command",
+    "linxd.topology": "another command",
+    "ssl": "nobody is asked in secret",
+    "tempfile": "for a plan's copies of ledgers",
+    "xml": "brings http, and that ssl",
+}
+
+
+def test_a_command_loads_nothing_of_others() -> None:
+    code = (
+        "import sys; from linxd.cli.linxctl import parser; parser('apply').parse_args(sys.argv[1:])\n"
+        "import linxd.cli.pager; print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "apply", "--once", "x.toml"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    loaded = set(done.stdout.split())
+    assert "linxd.cli.plan" in loaded
+    assert {name: why for name, why in FOR_OTHER_COMMANDS.items() if name in loaded} == {}
+
+
+def test_each_command_is_in_the_module_that_is_named_for_it() -> None:
+    def said(parser: argparse.ArgumentParser) -> list[str]:
+        (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+        return list(commands.choices)
+
+    assert said(linxctl.parser()) == list(linxctl.COMMANDS)
+    for command in linxctl.COMMANDS:
+        assert command in said(linxctl.parser(command))
+    assert said(linxctl.parser("no-command")) == list(linxctl.COMMANDS)
 
 
 @pytest.mark.parametrize(
