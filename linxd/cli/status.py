@@ -21,6 +21,8 @@ from linxd.config import declared_names
 from linxd.log import clean, clock_time, duration
 
 CONVERGED, OTHERWISE, NOT_RUNNING = 0, 1, 3
+FEW = 5
+"""Objects that are named, of each sort of trouble: all of it fits on a screen of 24 lines."""
 
 _COLOURS = {
     "converged": GREEN,
@@ -148,9 +150,12 @@ def _status(word: Mapping[str, Any], paint: Paint) -> Iterator[str]:
         yield f"    {key + ':':11}{clean(value)}"
     if word.get("paused_until"):
         yield f"    paused, until {_coming(word['paused_until'])}"
-    for one in word.get("paused", ()):
+    left = [one for one in word.get("paused", ()) if isinstance(one, dict)]
+    for one in left[:FEW]:
         named = clean(str(one.get("object")))
         yield f"    {paint('left alone', YELLOW)}: {named}, until {_coming(one.get('until'))}"
+    if len(left) > FEW:
+        yield f"    … and {len(left) - FEW} more"
     rows = [_loop(loop) for loop in _loops(word)]
     if rows:
         yield from (f"    {line}" for line in table(rows))
@@ -167,15 +172,16 @@ def _status(word: Mapping[str, Any], paint: Paint) -> Iterator[str]:
     conditions = [one for one in word.get("conditions", ()) if one.get("state") != "noted"]
     if conditions:
         yield "    not as declared:"
-        for one in conditions[:10]:
+        for one in conditions[:FEW]:
             yield f"        {clean(str(one.get('text')))}"
-        if len(conditions) > 10:
-            yield f"        … and {len(conditions) - 10} more"
+        # Of very many the daemon names the first ones, and counts all.
+        bad = sum(_number(count) for loop in _loops(word) for _, count in _bad(loop))
+        if max(bad, len(conditions)) > FEW:
+            yield f"        … and {max(bad, len(conditions)) - FEW} more"
 
 
 def _loop(loop: Mapping[str, Any]) -> tuple[str, ...]:
-    counts = loop.get("counts", {})
-    bad = ", ".join(f"{count} {state}" for state, count in counts.items() if state not in ("done", "noted"))
+    bad = ", ".join(f"{count} {state}" for state, count in _bad(loop))
     last, median, _ = (*loop.get("heal_usec", ()), 0, 0, 0)[:3]
     return (
         clean(str(loop.get("source"))),
@@ -185,6 +191,12 @@ def _loop(loop: Mapping[str, Any]) -> tuple[str, ...]:
         f"healed in {duration(_number(last))} (median {duration(_number(median))})" if last else "",
         clean(str(loop.get("error") or bad)),
     )
+
+
+def _bad(loop: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """How many objects are in each state that is not as declared."""
+    counts = loop.get("counts", {})
+    return [(state, count) for state, count in counts.items() if state not in ("done", "noted")]
 
 
 def _loops(word: Mapping[str, Any]) -> list[Mapping[str, Any]]:

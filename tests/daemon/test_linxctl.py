@@ -241,6 +241,26 @@ def test_list_and_status_tell_how_a_scope_is(ctl: Ctl, netns: str) -> None:
     assert "not served by a daemon" in ctl("status", netns, rc=3)
 
 
+def test_status_fits_on_a_screen_however_much_is_wrong(ctl: Ctl, netns: str) -> None:
+    """And says how much that is."""
+    routes = "".join(
+        f'[[route]]\nto = "10.{n // 256}.{n % 256}.0/24"\nvia = "203.0.113.9"\ndev = "lo"\n'
+        for n in range(300)
+    )
+    own = "".join(f'[[route]]\nto = "10.9.{n}.0/24"\ntype = "blackhole"\n' for n in range(12))
+    more = (
+        '[sysctl]\n"net.core.somaxconn" = 99\n[netfilter]\nruleset = "table ip t { chain c { counter; } }"\n'
+    )
+    with Daemon(netns, ctl.file(netns, f"{BASE}{routes}{own}{more}"), ctl.state) as daemon:
+        daemon.line("rtnl: degraded")
+        for number in range(12):
+            ctl("pause", netns, f"route blackhole 10.9.{number}.0/24", "--for", "10m")
+        _until(lambda: "… and 7 more" in ctl("status", netns, rc=1))
+        lines = ctl("status", netns, rc=1).splitlines()
+        assert len(lines) <= 24, "\n".join(lines)
+        assert lines[-1].strip() == "… and 295 more"
+
+
 def test_status_tells_how_each_sysctl_is_watched(ctl: Ctl, netns: str) -> None:
     file = ctl.file(
         netns, '[sysctl]\n"net.ipv4.ip_forward" = 1\n"net.core.somaxconn" = 99\n"net.ipv4.tcp_sack" = 0\n'
