@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from linxd.bus import manager, names
-from linxd.bus.attach import Attacher
+from linxd.bus import names
 from linxd.bus.connection import Connection, Heard, system_bus
 from linxd.bus.loop import LoopInterface
-from linxd.bus.manager import ManagerInterface
 from linxd.bus.objects import Objects
 from linxd.bus.polkit import Authority
 from linxd.bus.scope import ScopeInterface
@@ -26,6 +25,10 @@ from linxd.scope import Scope
 from linxd.sources.netfilter.source import NetfilterSource
 from linxd.sources.rtnl.source import RtnlSource
 from linxd.sources.sysctl.source import SysctlSource
+
+if TYPE_CHECKING:
+    from linxd.bus.attach import Attacher
+    from linxd.bus.manager import ManagerInterface
 
 _WATCH: Mapping[str, str] = {
     source.name: source.watch for source in (NetfilterSource, RtnlSource, SysctlSource)
@@ -61,11 +64,17 @@ class OnBus:
         self._scope = scope
         self._say = say
         self._tried = asyncio.Event()
-        host = scope.config.name == "host"
+        rules: Sequence[str] = ()
+        self._manager: ManagerInterface | None = None
+        if host := scope.config.name == "host":
+            # No other scope has it, nor keeps it in memory.
+            from linxd.bus import manager
+
+            rules = manager.RULES
         self.connection = Connection(
             address or system_bus(),
             names=[names.bus_name(scope.config.name)],
-            rules=manager.RULES if host else (),
+            rules=rules,
             called=lambda call: self.objects.called(call),
             heard=self._heard,
             say=self._told,
@@ -78,9 +87,10 @@ class OnBus:
         self._shown = ScopeInterface(scope, cookie, unit, word=word, reload=reload, release=release)
         self.objects.add(self._path, self._shown)
         self._loops: dict[str, LoopInterface] = {}
-        self._manager: ManagerInterface | None = None
         if host:
-            self._manager = ManagerInterface(self.connection, declared=declared_names, valid=valid_name)
+            self._manager = manager.ManagerInterface(
+                self.connection, declared=declared_names, valid=valid_name
+            )
             self.objects.add(names.ROOT, self._manager)
         self._see()
         scope.listeners.append(self._changed)

@@ -5,8 +5,11 @@ They print and they exit; what they do is done elsewhere.
 """
 
 import sys
+import typing
 from types import ModuleType
 from typing import Any
+
+from linxd import records
 
 
 class _Later(ModuleType):
@@ -31,3 +34,13 @@ if "asyncio" not in sys.modules:
     for _name, _module in _there.items():
         if _module is None:
             del sys.modules[_name]
+
+if "tomllib" not in sys.modules:
+    # It has a tuple with names. typing would compile the types of its two fields, and Python, which makes
+    # classes of all its syntax before it compiles anything for a program, would have 0.2 MB of them.
+    _typed = typing.NamedTuple
+    typing.NamedTuple = records.NamedTuple  # type: ignore[misc]
+    try:
+        import tomllib  # noqa: F401
+    finally:
+        typing.NamedTuple = _typed  # type: ignore[misc]

@@ -183,7 +183,10 @@ def _main(options: Options, sink: Callable[[Entry], None]) -> int:
 
     try:
         config = read()
-        return asyncio.run(_serve(config, read, statedir.root(options.state_dir), sink))
+        with asyncio.Runner() as runner:
+            # Its own run() would see to SIGINT first, which is ours.
+            served = _serve(config, read, statedir.root(options.state_dir), sink)
+            return runner.get_loop().run_until_complete(served)
     except ConfigError as error:
         sink(faults(name, error, "the configuration does not load, nothing was changed"))
         return CONFIGURATION

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from linxd.declared import Declared
 from linxd.log import INFO, WARNING, news
 from linxd.reload import Reloader
 from linxd.serve import Served
@@ -16,7 +15,6 @@ from linxd.systemd import jobs
 from linxd.systemd.jobs import own_unit
 
 try:
-    from linxd.bus.attach import Attacher
     from linxd.bus.connection import system_bus
     from linxd.bus.jobs import stopped_for_good as asked_on_bus
     from linxd.bus.serve import OnBus, there
@@ -76,6 +74,10 @@ def show(served: Served, cookie: int, reload: Reloader, directory: str) -> OnBus
         say=say,
     )
     if name == "host":
+        # No other scope has it, nor keeps it in memory.
+        from linxd.bus.attach import Attacher
+        from linxd.declared import Declared
+
         shown.follow(
             Attacher(
                 shown.connection,

@@ -5,6 +5,7 @@ need must not come with it."""
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from linxd.cli import linxctl
 from linxd.cli.daemon import Options, options_of
+from tests.daemon.running import Daemon, ip
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT_OUT = {
@@ -23,6 +25,8 @@ KEPT_OUT = {
     "ast": "Python in Python, for inspect",
     "difflib": "for slips alone",
     "inspect": "for what asyncio never does here",
+    "linxd.bus.attach": "the host's",
+    "linxd.bus.manager": "the host's",
     "linxd.bus.introspect": "for the documentation",
     "linxd.cli.capture": "a command",
     "linxd.cli.linxctl": "a command",
@@ -37,6 +41,29 @@ KEPT_OUT = {
     "urllib": "for a percent sign in an address",
     "xml": "for the documentation",
 }
+
+
+def test_a_daemon_that_has_run_and_healed_has_loaded_nothing_of_it_either(
+    netns: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "scope.toml"
+    file.write_text(
+        '[link.lo]\naddresses = ["192.0.2.1/32"]\n[sysctl]\n"net.ipv4.ip_forward" = 1\n'
+        '[netfilter]\nruleset = "table inet filter { chain input { type filter hook input priority 0; } }"\n'
+    )
+    with Daemon(netns, file, tmp_path / "state", env={"PYTHONPROFILEIMPORTTIME": "1"}) as daemon:
+        daemon.converged()
+        ip(netns, "address", "del", "192.0.2.1/32", "dev", "lo")
+        daemon.line("restored address")
+        daemon.signal(signal.SIGHUP)
+        daemon.line("reload|unchanged|read again")
+        assert daemon.stop() == 0
+        loaded = {
+            line.rpartition("|")[2].strip() for line in daemon.lines if line.startswith("import time:")
+        }
+    assert "linxd.sources.rtnl.source" in loaded
+    # That of ssl is told though it is refused.
+    assert {name: why for name, why in KEPT_OUT.items() if name in loaded and name != "ssl"} == {}
 
 
 def test_a_daemon_loads_what_it_needs() -> None:
