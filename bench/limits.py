@@ -39,7 +39,7 @@ _REASONS: tuple[tuple[str, str, str, str], ...] = (
         more than a millisecond.
     """),
     ("apply", "the whole command", "", """
-        **The whole command** starts Python, imports linxd and reads a TOML file, for a fifth of a second
+        **The whole command** starts Python, imports linxd and reads a TOML file, for a tenth of a second
         before the first request; it is beside the C tools only where there is very much to do. A daemon
         pays that once.
     """),

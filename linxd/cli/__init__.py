@@ -35,7 +35,7 @@ if "asyncio" not in sys.modules:
         if _module is None:
             del sys.modules[_name]
 
-if "tomllib" not in sys.modules:
+if "tomllib" not in sys.modules and sys.version_info < (3, 14):  # later ones keep types elsewhere
     # It has a tuple with names. typing would compile the types of its two fields, and Python, which makes
     # classes of all its syntax before it compiles anything for a program, would have 0.2 MB of them.
     _typed = typing.NamedTuple
