@@ -155,6 +155,8 @@ def host() -> Iterator[dict[str, list[str]]]:
     """The host as the page has it, with two links where a network would be plugged in; what there was then
     of all that containers could leave behind."""
     do("ip link add eno1 up type dummy; ip link add eno2 up type dummy")
+    # The first name makes /run/netns a mount point for good.
+    do("ip netns add first; ip netns delete first")
     do(commands("An image"))
     files("Declare")
     do(commands("Declare"))
