@@ -93,15 +93,16 @@ def measure_kind(kind: Kind, rounds: int) -> Figure:
             except bed.Unavailable as reason:
                 missing.append((name, str(reason)))
                 continue
-            # The first socket of a process in a namespace has its pid for port id, as `ip` has it: whose it
-            # is, is what linxd looks up.
+            # The first socket of a process in a namespace has its pid for port id, as that of `ip` has:
+            # whose it is, is what linxd looks up.
             cases = kind.cases(on, netns, kind.count)
-            contestants.append((name, Observer(on, netns, kind.protocol, kind.group), cases))
+            contestants.append((name, netns, Observer(on, netns, kind.protocol, kind.group), cases))
             values[name] = []
         with bed.looking_on():
             for number in range(-3, rounds):
-                for name, observer, cases in list(contestants):
-                    took = observer.time(cases[number % len(cases)])
+                for name, netns, observer, cases in list(contestants):
+                    with bed.inside(netns):
+                        took = observer.time(cases[number % len(cases)])
                     if took is None:
                         log = on.directory / f"{name}.log"
                         words = log.read_text().strip().splitlines()[-1:] if log.exists() else []
