@@ -97,10 +97,10 @@ def test_a_reason_stands_on_the_page_only_where_the_target_is_not_reached() -> N
     assert limit("nothing", "", "") == ""
 
 
-def test_the_reason_of_rules_is_not_that_of_nft_rules() -> None:
-    assert limit("heal", "rule", "half of them under 1 ms") == limit("heal", "rule", "")
-    assert "Rules" in limit("heal", "rule", "")
-    assert "Rules" not in limit("heal", "nft rule", "half of them under 2 ms")
+def test_a_reason_is_that_of_its_row_and_its_target() -> None:
+    assert limit("heal", "rule", "within 6 times the C program").startswith("**Six times")
+    assert limit("heal", "rule", "ahead of the shell loop by 5").startswith("**The shell loop")
+    assert limit("flat", "rule", "within 6 times the C program") == ""
 
 
 def test_another_format_is_refused() -> None:
