@@ -19,7 +19,7 @@ from tests.torture.drifts import declaration
 from tests.torture.fuzzer import Round, World, Wrong, _reduced, fuzz
 
 SEED = int(os.environ.get("LINXD_FUZZ_SEED", random.randrange(1 << 32)))
-DRIFTS = int(os.environ.get("LINXD_FUZZ_N", 250))
+DRIFTS = int(os.environ.get("LINXD_FUZZ_N", 1500))
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces are made"),

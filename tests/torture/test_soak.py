@@ -12,7 +12,7 @@ import pytest
 from tests.torture.soak import soak
 
 SEED = int(os.environ.get("LINXD_FUZZ_SEED", random.randrange(1 << 32)))
-SECONDS = float(os.environ.get("SOAK_SECONDS", 30))
+SECONDS = float(os.environ.get("SOAK_SECONDS", 120))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces are made")
