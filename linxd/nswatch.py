@@ -96,22 +96,24 @@ class _Bells:
     def hang(
         self, fd: int, drain: Callable[[], None], close: Callable[[], None], *, rest: float = 0.0
     ) -> None:
-        """``rest``: seconds after it has rung in which it is not heard. What comes meanwhile is heard
-        afterwards."""
+        """``rest``: seconds after it has rung in which it is not heard. Whatever came meanwhile, it rings
+        once afterwards: to begin to listen is to ask the kernel, which tells of a mount once, and the event
+        loop, which asks again, would be told of none."""
 
-        def listen() -> None:
-            self._resting.pop(fd, None)
+        def again() -> None:
+            del self._resting[fd]
             self._loop.add_reader(fd, rung)
+            self._ring()
 
         def rung() -> None:
             drain()
             if rest:
                 self._loop.remove_reader(fd)
-                self._resting[fd] = self._loop.call_later(rest, listen)
+                self._resting[fd] = self._loop.call_later(rest, again)
             self._ring()
 
         self._open.append((fd, drain, close))
-        listen()
+        self._loop.add_reader(fd, rung)
 
     def take_down(self, fd: int) -> None:
         """Let one of them ring no more."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from linxd import nswatch
 from linxd.netns import (
     VOLATILE,
     Namespace,
@@ -226,6 +227,34 @@ def test_a_storm_of_mounts_wakes_nobody_for_each_and_the_last_one_is_heard() -> 
         assert 3 <= len(seen) < 300
 
     asyncio.run(main())
+
+
+def test_an_end_right_after_another_mount_is_noticed(
+    netns_factory: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of a mount once, whoever asks: what comes while nobody listens is not told again."""
+    monkeypatch.setattr(nswatch, "_REST", LIMIT / 2)
+    name, other = netns_factory(), netns_factory()
+    space = find(path_ref(name))
+
+    async def main() -> None:
+        gone, looked = asyncio.Event(), asyncio.Event()
+        watch = Watch(space, gone.set)
+        bells = _Bells(looked.set)
+        try:
+            bells.hang_mounts()
+            await asyncio.to_thread(ip, "netns", "del", other)
+            await asyncio.wait_for(looked.wait(), LIMIT)
+            looked.clear()
+            await asyncio.to_thread(ip, "netns", "del", name)
+            await asyncio.wait_for(looked.wait(), LIMIT)
+            await asyncio.wait_for(gone.wait(), LIMIT)
+        finally:
+            bells.close()
+            watch.close()
+
+    asyncio.run(main())
+    space.close()
 
 
 def test_the_end_of_a_process_is_noticed() -> None:
