@@ -125,7 +125,8 @@ class Identifier:
         return None if rest is None else rest()
 
     def _rest(self, portid: int, moment: float, netns: int | None, status: bytes) -> Glimpse:
-        process = self._process(portid, netns, status) if netns in (None, self._netns) else None
+        # Whoever bears the pid now that nobody bore it before is somebody else.
+        process = self._process(portid, netns, status) if status else None
         if process is None or not self._may_be(process, portid, moment):
             process = self._newest(portid, moment)
         glimpse = Glimpse(portid, process=process, read_at=moment, socket=self._socket(portid))

@@ -262,6 +262,33 @@ def test_a_kernel_thread_is_innocent() -> None:
     assert culprit == Culprit(kernel[0])
 
 
+REUSED = textwrap.dedent(
+    """
+    import os
+    from linxd.culprit import Identifier
+    for number in range(20):
+        pid = 5000 + 10 * number
+        rest = Identifier().begin(pid)
+        with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+            last.write(str(pid - 1))
+        child = os.fork()
+        if not child:
+            os.execvp("sleep", ["sleep", "60"])
+        assert child == pid
+        named = rest().process
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        assert named is None, named
+    """
+)
+
+
+def test_whoever_gets_the_pid_of_a_writer_that_was_gone_already_is_innocent() -> None:
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", REUSED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_glimpse_costs_little_next_to_the_life_of_a_short_process() -> None:
     with started("sleep", "60") as process:
         identifier = Identifier()

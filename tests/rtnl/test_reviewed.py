@@ -15,6 +15,7 @@ import pytest
 from linxd.netlink import rt, wire
 from linxd.patch import Claim, Report, State, Trigger
 from linxd.source import Hint, Pass
+from linxd.sources.rtnl import events
 from linxd.sources.rtnl.model import AF_INET
 
 from .harness import World, batch, ip, ipj
@@ -313,6 +314,79 @@ def test_our_own_event_about_a_rival_does_not_hide_that_ours_was_deleted(netns: 
             await asyncio.sleep(0.001)
         await world.source.reconcile(Pass(world.desired, world.ledger, Trigger.EVENT, tuple(hints)))
         assert "192.0.2.0/24 via 10.0.0.2" in ip(netns, "route")
+        subscription.close()
+
+    run(netns, tmp_path, story)
+
+
+async def hinted(world: World, hints: list[Hint]) -> Report:
+    """The pass that follows the first hints, which are those of one turn of the event loop."""
+    while not hints:
+        await asyncio.sleep(0)
+    return await world.source.reconcile(Pass(world.desired, world.ledger, Trigger.EVENT, tuple(hints)))
+
+
+def test_a_link_of_ours_keeps_its_claim_when_its_name_is_taken_in_one_burst(
+    netns: str, tmp_path: Path
+) -> None:
+    async def story(world: World) -> None:
+        await world.settle('[link.la]\nkind = "bridge"\nmtu = 1400\n')
+        hints: list[Hint] = []
+        subscription = world.source.subscribe(hints.append)
+        # the last word on la is of an attribute
+        batch(
+            netns,
+            "link set dev la down",
+            "link set dev la name zz",
+            "link add la type bridge",
+            "link set dev la mtu 1300",
+        )
+        await hinted(world, hints)
+        subscription.close()
+        await world.settle()
+        await world.settle("")
+        assert "zz" not in ip(netns, "-br link")
+        assert "la " in ip(netns, "-br link")
+
+    run(netns, tmp_path, story)
+
+
+def test_what_is_not_the_last_word_on_a_link_writes_nothing(
+    netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MOST", 1)
+    monkeypatch.setattr(events, "AT_ONCE", 1)
+
+    async def story(world: World) -> None:
+        batch(netns, "link add e0 type bridge", "link set e0 up")
+        await world.settle("[link.e0]\nup = true\n")
+        hints: list[Hint] = []
+        subscription = world.source.subscribe(hints.append)
+        # more than one turn reads: the first hears of it down, and it is up again
+        batch(netns, "link set e0 down", "link set e0 up")
+        writes = len(world.sent)
+        report = await hinted(world, hints)
+        assert report.looked >= {("link", "e0")}
+        assert report.drifted == ()
+        assert world.writes(writes) == []
+        subscription.close()
+
+    run(netns, tmp_path, story)
+
+
+def test_a_rule_that_went_and_is_not_declared_any_more_is_no_error(netns: str, tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.settle('[[rule]]\nfrom = "10.9.0.0/24"\ntable = 100\npriority = 1000\n')
+        hints: list[Hint] = []
+        subscription = world.source.subscribe(hints.append)
+        await world.settle()
+        batch(netns, "rule del priority 1000")
+        while not hints:
+            await asyncio.sleep(0)
+        world.declare("")
+        report = await hinted(world, hints)
+        assert (report.drifted, report.conditions) == ((), ())
+        assert world.ledger.of("rule") == {}
         subscription.close()
 
     run(netns, tmp_path, story)

@@ -119,6 +119,7 @@ class EventReader:
         writers: dict[int, Writer | None] = {}
         hints: dict[Key, Hint] = {}
         seen = 0
+        all_read = False
         try:
             while seen < MOST and time.monotonic() - now < SLICE:
                 messages = self._events.read(AT_ONCE)
@@ -126,14 +127,17 @@ class EventReader:
                 for message in messages:
                     self._take(message, now, writers, hints)
                 if len(messages) < AT_ONCE:
+                    all_read = True
                     break
         except (Overrun, WireError):
             # Lost, or in a dialect that we can't read: look at everything rather than guess.
             self._source.alike.lost()
             self._gone.clear()
             self._notify(Hint(None, at=now))
-        for hint in hints.values():
-            self._notify(hint)
+        for key, hint in hints.items():
+            # There may be a later word on a link, and it is changed in place whatever it is by then. (What
+            # went and is back is met in making it.)
+            self._notify(hint if all_read or key[0] != "link" else replace(hint, seen=None))
         waiting = [writer for writer in writers.values() if writer is not None]
         if waiting:
             if not self._writers:

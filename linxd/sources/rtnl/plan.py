@@ -51,11 +51,15 @@ class Planner:
         renamed since none was."""
         table = observed.links
         at = table, table.moves
-        if observed.look.links is not None and self._in_place == at:
+        if observed.look.links is not None and self.in_place(table):
             return {}
         moved = followed(owned.of("link"), table)
         self._in_place = None if moved else at
         return moved
+
+    def in_place(self, table: LinkTable) -> bool:
+        """Whether it is known that every claim is under the name of its link."""
+        return self._in_place == (table, table.moves)
 
     def plan(self, observed: Observed, index: Index, owned: Owned, *, complete: bool) -> Plan:
         """Compare everything that ``observed`` covers. ``complete``: foreign objects may be judged as
@@ -128,9 +132,10 @@ class Planner:
             wanted, have = rules.choose_priorities(desired.rules, observed.rules, claims)
             compare("rule", wanted, claims, have)
         elif keys := named.get("rule", set()):
-            # Declared with their priorities, alone under their identities, and gone: what else is to be
-            # known of a rule takes a look at all of them.
-            compare("rule", {key: desired.rules[key] for key in keys}, _entries(owned, keys), {})
+            # Declared with their priorities when the event was read, alone under their identities, and gone:
+            # what else is to be known of a rule takes a look at all of them.
+            wanted = {key: desired.rules[key] for key in keys if key in desired.rules}
+            compare("rule", wanted, _entries(owned, keys), {})
         return plan
 
 

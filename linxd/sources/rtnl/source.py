@@ -240,13 +240,16 @@ class RtnlSource(Source[Desired, Observed]):
     def _believed(self, hints: Sequence[Hint]) -> bool:
         """Whether what events carry is to be believed. A link's state decides what became of all that stands
         on it: where both are told of, a look tells more than older events. What a link refers to on the
-        host's side is in none of them."""
+        host's side is in none of them, and whose link it is where any has come, gone or been renamed since
+        the last look takes another one."""
         names = [str(hint.key[1]) for hint in hints if hint.key is not None and hint.key[0] == "link"]
         if not names:
             return True
         declared = self.index.desired.links
-        return len(names) == len(hints) and not any(
-            name in declared and refers(declared[name]) for name in names
+        return (
+            len(names) == len(hints)
+            and self._planner.in_place(self.links)
+            and not any(name in declared and refers(declared[name]) for name in names)
         )
 
     async def _rounds(self, run: Run, look: Look, *, rounds: int = ROUNDS) -> Look:
