@@ -171,17 +171,22 @@ def index(netns: str, name: str) -> int:
     return int(ip(netns, f"-o link show {name}").split(":")[0])
 
 
-@pytest.mark.parametrize("at", [1, 2, 6])
+@pytest.mark.parametrize(
+    ("at", "others", "interrupted"),
+    # among 80 others, while the links themselves are read, once and when they have to be read again
+    [(1, 0, False), (2, 0, False), (6, 0, False), (2, 80, False), (5, 80, True)],
+)
 def test_a_link_made_anew_while_a_pass_looks_is_the_one_that_is_known(
-    at: int, netns: str, tmp_path: Path
+    at: int, others: int, interrupted: bool, netns: str, tmp_path: Path
 ) -> None:
     hints: list[Hint] = []
 
     async def story(world: World) -> None:
+        batch(netns, *(f"link add x{number} type bridge" for number in range(others)))
         batch(netns, "link add e1 type bridge", "link set e1 up")
         await world.settle('[link.e1]\naddresses = ["10.0.0.1/24"]\n')
         subscription = world.source.subscribe(hints.append)
-        breaths = 0
+        breaths = -1 if interrupted else 0
 
         async def told(count: int) -> tuple[Hint, ...]:
             """What events say, one hint for each object."""
@@ -193,12 +198,15 @@ def test_a_link_made_anew_while_a_pass_looks_is_the_one_that_is_known(
         async def breathe() -> None:
             nonlocal breaths
             breaths += 1
-            if breaths == at:
+            if breaths == 0:
+                await world.sabotage("link add y type bridge")
+            elif breaths == at:
                 await world.sabotage("link del e1", "link add e1 index 99 type bridge", "link set e1 up")
                 work = Pass(world.desired, world.ledger, Trigger.EVENT, await told(2))
                 await world.source.reconcile(work)
 
-        await world.source.reconcile(Pass(world.desired, world.ledger, checkpoint=breathe))
+        report = await world.source.reconcile(Pass(world.desired, world.ledger, checkpoint=breathe))
+        assert (report.applied, report.conditions) == ((), ())
         await asyncio.sleep(0)
         hints.clear()
         assert breaths >= at

@@ -71,7 +71,7 @@ class Reader:
 
     async def _read(self, look: Look, index: Index, work: Pass[Desired], table: LinkTable) -> Observed:
         if look.links is None:
-            # Events that are read from here on tell of what came after.
+            table.begin()
             table.replace(await self._links(work))
             await work.checkpoint()
         elif look.links:
@@ -183,7 +183,8 @@ class Reader:
     async def _addresses(
         self, observed: Observed, payload: bytes, work: Pass[Desired], chosen: set[int] | None = None
     ) -> None:
-        """Addresses, those on ``chosen`` links alone where they are not all meant."""
+        """Addresses, those on ``chosen`` links alone where they are not all meant. One on a link that is not
+        known comes with it or has gone with it: there will be word of that."""
 
         def decode(buf: bytes, start: int, end: int) -> AddrMsg | None:
             if chosen is not None and _index_at(buf, start) not in chosen:
@@ -191,8 +192,9 @@ class Reader:
             return rt.decode_addr(buf, start, end)
 
         for msg in await self._dumps.collect(wire.RTM_GETADDR, payload, decode, work):
-            have = addresses.have(msg, observed.links)
-            observed.addresses[have.key] = have
+            if msg.ifindex in observed.links.by_index:
+                have = addresses.have(msg, observed.links)
+                observed.addresses[have.key] = have
 
     async def _connected(self, observed: Observed, index: Index, work: Pass[Desired]) -> None:
         """Which of the declared addresses that were read lack their connected route."""

@@ -25,7 +25,7 @@ class LinkTable:
     """Links as last seen. One table, kept by the source over passes and corrected by each look and each
     event: also by those that come while a pass looks at the rest."""
 
-    __slots__ = ("_alias", "_highest", "_index", "by_index", "moves")
+    __slots__ = ("_alias", "_highest", "_index", "_newer", "by_index", "moves")
 
     def __init__(self, links: Iterable[LinkMsg] = ()) -> None:
         self.by_index: dict[int, LinkMsg] = {}
@@ -36,18 +36,32 @@ class LinkTable:
         self._alias: dict[int, str] = {}
         self._highest: int | None = None
         """The highest index below LAST_INDEX, None when it has to be looked for."""
+        self._newer: set[int] | None = None
+        """Indices of which something was learnt while all links are read."""
         self.replace(links)
 
+    def begin(self) -> None:
+        """All links are about to be read, for `replace`. Whatever is learnt of one of them meanwhile is
+        newer."""
+        self._newer = set()
+
     def replace(self, links: Iterable[LinkMsg]) -> None:
-        """These are all links that there are."""
+        """These are all links that there are, but for what was learnt since `begin`."""
+        newer, self._newer = self._newer or set(), None
+        known = [self.by_index[ifindex] for ifindex in newer if ifindex in self.by_index]
         self.by_index, self._index, self._alias = {}, {}, {}
         self.moves += 1
         self._highest = None
         for link in links:
+            if link.ifindex not in newer:
+                self.put(link)
+        for link in known:
             self.put(link)
 
     def put(self, link: LinkMsg) -> None:
         """Take note of a link, or of its present form."""
+        if self._newer is not None:
+            self._newer.add(link.ifindex)
         before = self.by_index.get(link.ifindex)
         if before is None or before.name != link.name:
             self.moves += 1
@@ -62,6 +76,8 @@ class LinkTable:
 
     def drop(self, ifindex: int) -> None:
         """The link is gone."""
+        if self._newer is not None:
+            self._newer.add(ifindex)
         link = self.by_index.pop(ifindex, None)
         self.moves += 1
         if ifindex == self._highest:
