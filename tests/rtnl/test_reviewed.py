@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from linxd.netlink import rt, wire
-from linxd.patch import Claim, Report, State, Trigger
+from linxd.patch import Claim, Key, Report, State, Trigger
 from linxd.source import Hint, Pass
 from linxd.sources.rtnl import events
 from linxd.sources.rtnl.model import AF_INET
@@ -395,6 +395,38 @@ def test_a_rule_that_went_and_is_not_declared_any_more_is_no_error(netns: str, t
         report = await hinted(world, hints)
         assert (report.drifted, report.conditions) == ((), ())
         assert world.ledger.of("rule") == {}
+        subscription.close()
+
+    run(netns, tmp_path, story)
+
+
+def test_a_connected_route_is_kept_though_its_address_came_back_while_it_was_not_declared(
+    netns: str, tmp_path: Path
+) -> None:
+    declared = '[link.e0]\naddresses = ["10.0.0.1/24"]\n'
+    back = ["link add e0 type bridge", "link set e0 up", "address add 10.0.0.1/24 dev e0"]
+
+    async def story(world: World) -> None:
+        batch(netns, *back)
+        await world.settle(declared)
+        hints: list[Hint] = []
+        subscription = world.source.subscribe(hints.append)
+
+        async def read(command: str, key: Key) -> None:
+            await world.sabotage(command)
+            while key not in [hint.key for hint in hints]:
+                await asyncio.sleep(0.001)
+
+        await read("link del e0", ("link", "e0"))
+        await world.settle("")
+        batch(netns, *back)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await world.settle(declared)
+        hints.clear()
+        await world.sabotage("route del 10.0.0.0/24 dev e0")
+        await read("link set e0 mtu 1400", ("link", "e0"))
+        assert ("address", "e0", "10.0.0.1", 24) in [hint.key for hint in hints]
         subscription.close()
 
     run(netns, tmp_path, story)

@@ -93,6 +93,8 @@ class EventReader:
         """Have the kernel pass over what concerns nothing that is declared now. To be called when something
         else is, before a look at everything: what is told meanwhile must not be missed."""
         source = self._source
+        # What was not declared may have come back unheard.
+        self._gone.clear()
         try:
             if source.owned is not None:
                 self._events.attach_filter(sieve(source.index, source.owned))
