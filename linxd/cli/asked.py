@@ -19,32 +19,40 @@ class Asked:
     """What signals ask for, in the running event loop. ``hurry``: a second one to stop, which does not wait
     for things to be given back.
 
-    The interpreter writes the number of a signal to a socket that the event loop reads. asyncio does the
-    same, but looks at each handler with `inspect`, a megabyte that a daemon needs for nothing else.
+    The interpreter writes to a socket that the event loop reads. asyncio does the same, but looks at each
+    handler with `inspect`, a megabyte that a daemon needs for nothing else. What was asked is noted beside
+    it: a socket that is full of one signal takes no other.
     """
 
     def __init__(self) -> None:
         self.stop, self.hurry, self.reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._events = asyncio.get_running_loop()
+        self._noted: list[int] = []
         self._heard, self._bell = socket.socketpair()
         for end in (self._heard, self._bell):
             end.setblocking(False)
         self._events.add_reader(self._heard.fileno(), self._hear)
         signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
         for number in (*STOP, signal.SIGHUP):
-            signal.signal(number, _rings)
+            signal.signal(number, self._note)
             # What is under way is not ended by one with EINTR.
             signal.siginterrupt(number, False)
 
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        """Called between any two lines of the program, and always before what it wrote is read."""
+        if self._noted.count(number) < 2:
+            self._noted.append(number)
+
     def _hear(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            for number in self._heard.recv(4096):
-                if number == signal.SIGHUP:
-                    self.reload.set()
-                elif number in STOP:
-                    if self.stop.is_set():
-                        self.hurry.set()
-                    self.stop.set()
+            self._heard.recv(4096)
+        while self._noted:
+            if self._noted.pop(0) == signal.SIGHUP:
+                self.reload.set()
+            else:
+                if self.stop.is_set():
+                    self.hurry.set()
+                self.stop.set()
 
     def close(self) -> None:
         """Hear no more. A process that ends is not to be ended by a signal on top of that."""
@@ -52,7 +60,3 @@ class Asked:
         self._events.remove_reader(self._heard.fileno())
         self._heard.close()
         self._bell.close()
-
-
-def _rings(number: int, frame: FrameType | None) -> None:
-    """Python's part of a signal; ours is done when the bell is heard."""

@@ -181,12 +181,15 @@ def _main(options: Options, sink: Callable[[Entry], None]) -> int:
     def read() -> ScopeConfig:
         return load(name, file=options.file)
 
+    async def served(config: ScopeConfig) -> int:
+        with contextlib.closing(Asked()) as asked:
+            return await _serve(config, read, statedir.root(options.state_dir), sink, asked)
+
     try:
         config = read()
         with asyncio.Runner() as runner:
             # Its own run() would see to SIGINT first, which is ours.
-            served = _serve(config, read, statedir.root(options.state_dir), sink)
-            return runner.get_loop().run_until_complete(served)
+            return runner.get_loop().run_until_complete(served(config))
     except ConfigError as error:
         sink(faults(name, error, "the configuration does not load, nothing was changed"))
         return CONFIGURATION
@@ -196,11 +199,14 @@ def _main(options: Options, sink: Callable[[Entry], None]) -> int:
 
 
 async def _serve(
-    config: ScopeConfig, read: Callable[[], ScopeConfig], base: str, sink: Callable[[Entry], None]
+    config: ScopeConfig,
+    read: Callable[[], ScopeConfig],
+    base: str,
+    sink: Callable[[Entry], None],
+    asked: Asked,
 ) -> int:
     take_charge()
     notifier = Notifier()
-    asked = Asked()
     stop = asked.stop
     without = [what for what, there in (("systemd", bool(notifier)), ("a bus", has_bus())) if not there]
     if without:
@@ -212,7 +218,6 @@ async def _serve(
     if namespace is None:
         return STOPPED
     with contextlib.ExitStack() as stack:
-        stack.callback(asked.close)
         stack.callback(namespace.close)
         if notifier and namespace.home and not anything_handed() and await left_out(config.name):
             # Only whoever starts us can hand it in.

@@ -61,7 +61,8 @@ def parser(command: str = "") -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    options = parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
+    first = next((word for word in words if word == "--" or not word.startswith("-")), "")
+    options = parser(first).parse_args(words)
     try:
         code: int = 0
         with paged(wanted=options.command in PAGED and not options.no_pager and not _follows(options)):

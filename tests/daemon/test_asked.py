@@ -66,6 +66,24 @@ def test_many_signals_before_the_loop_turns_are_one() -> None:
     asyncio.run(main())
 
 
+def test_a_stop_is_heard_however_many_others_came_before() -> None:
+    """The socket between the interpreter and the event loop holds a few hundred."""
+
+    async def main() -> None:
+        asked = Asked()
+        try:
+            for _ in range(10_000):
+                os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(asked.stop.wait(), 10)
+            assert asked.reload.is_set()
+            assert not asked.hurry.is_set()
+        finally:
+            asked.close()
+
+    asyncio.run(main())
+
+
 def test_addresses_say_odd_bytes_with_a_percent_sign() -> None:
     assert paths("unix:path=/run/a%20b%2Cc;unix:abstract=%c3%A9") == ["/run/a b,c", "\0é"]
     assert paths("unix:path=/a%zz%4") == ["/a%zz%4"]
