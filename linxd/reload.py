@@ -7,7 +7,7 @@ It is asked by a signal, by the control socket and over D-Bus, and does not know
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from linxd.config import ConfigError, ScopeConfig
 from linxd.config.faults import Fault
@@ -23,7 +23,8 @@ FAILED = "reload failed, what was active stays active"
 
 
 class Reloader:
-    """Reloads one scope, one request after the other. ``say`` takes the entries about it."""
+    """Reloads one scope, one request after the other. ``say`` takes the entries about it; ``beside`` is
+    awaited with what was read, once it is declared."""
 
     def __init__(
         self,
@@ -31,11 +32,13 @@ class Reloader:
         read: Callable[[], ScopeConfig],
         say: Callable[[Entry], None],
         notifier: Notifier,
+        beside: Callable[[ScopeConfig], Awaitable[None]],
     ) -> None:
         self._scope = scope
         self._read = read
         self._say = say
         self._notifier = notifier
+        self._beside = beside
         self._turn = asyncio.Lock()
 
     async def __call__(self) -> tuple[str, ...]:
@@ -58,7 +61,7 @@ class Reloader:
             raise
         for entry in warnings(config):
             self._say(entry)
-        await self._scope.declare(config)
+        await asyncio.gather(self._scope.declare(config), self._beside(config))
         self._say(news(name, f"reloaded: {self._scope.state}", priority=INFO))
         return told(config.warnings, ANSWERED)
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from linxd import __version__, statedir
 from linxd.access import Kernel
+from linxd.beside import Beside
 from linxd.collector import settle, tidy
-from linxd.config.model import HOST, ScopeConfig
+from linxd.config.model import ScopeConfig
 from linxd.culprit import Identifier
 from linxd.log import NOTICE, WARNING, Entry, condition_line, news
 from linxd.netns import Namespace, boot_id, cgroup_name
@@ -25,9 +26,7 @@ from linxd.part import Part
 from linxd.patch import Report, State
 from linxd.reporter import Reporter
 from linxd.scope import Access, Scope, ScopeState
-from linxd.systemd import networkd
 from linxd.systemd.handed import host_socket
-from linxd.systemd.jobs import runs
 from linxd.systemd.notify import Notifier
 
 WORD_EVERY = 0.2
@@ -76,6 +75,7 @@ class Served:
         self.before_ready: list[Callable[[], Awaitable[None]]] = []
         """What is waited for before it is said that we are ready."""
         self.reporter = Reporter(sink, kernel.identifier, done=self._patched)
+        self.beside = Beside(self.reporter.say)
         access = Access(kernel.open, kernel.ledger, statedir.ledgers(base, config.name))
         self.scope = Scope(config, access, self.reporter, changed=self._changed)
 
@@ -109,7 +109,7 @@ class Served:
     # -- told to others -------------------------------------------------------------------------------------
 
     async def _ready(self) -> None:
-        await asyncio.gather(self.scope.ready.wait(), self._beside())
+        await asyncio.gather(self.scope.ready.wait(), self.beside.look(self.scope.config))
         for wait in self.before_ready:
             await wait()
         # Whoever waited for this reads the status next, as systemctl or linxctl shows it.
@@ -118,24 +118,6 @@ class Served:
         # What is declared stays: looking through 100,000 of it again and again would hold up everything.
         settle()
         self._changed()
-
-    async def _beside(self) -> None:
-        """Say what another manager of this host will undo, and how it is told to leave it alone."""
-        config = self.scope.config
-        if config.name != HOST:
-            return
-        declared = (
-            ("routes", config.rtnl.routes, networkd.ROUTES),
-            ("rules", config.rtnl.rules, networkd.RULES),
-        )
-        undone = {
-            what: setting for what, objects, setting in declared if objects and networkd.manages(setting)
-        }
-        if undone and await runs(networkd.UNIT):
-            what = " and ".join(undone)
-            text = f"systemd-networkd removes {what} that it did not make, unless {networkd.DROP_IN} says"
-            drop_in = ("[Network]", *(f"{setting}=no" for setting in undone.values()))
-            self.reporter.say(news(config.name, text, priority=WARNING, details=drop_in))
 
     async def _watchdog(self) -> None:
         limit = self._notifier.watchdog
@@ -166,7 +148,8 @@ class Served:
             self._word = asyncio.get_running_loop().call_later(wait, self._leave_word)
 
     def status_line(self) -> str:
-        """``converged: 14 objects, last patch 3 ops 2min ago``."""
+        """``converged: 14 objects, last patch 3 ops at 2025-01-31 12:30:11``: it stays as it is until
+        something changes, for days perhaps."""
         scope = self.scope
         counts = scope.counts
         line = f"{scope.state}: {sum(counts.values())} objects"
@@ -177,8 +160,9 @@ class Served:
         ]
         line += f" ({', '.join(bad)})" if bad else ""
         if self._last is not None:
-            at = time.strftime("%H:%M:%S", time.localtime(self._last["at"]))
-            line += f", last patch {self._last['ops']} ops at {at}"
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._last["at"]))
+            ops = self._last["ops"]
+            line += f", last patch {ops} op{'s' if ops != 1 else ''} at {at}"
         return line
 
     def _leave_word(self, *, ended: bool = False) -> None:

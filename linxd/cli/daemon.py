@@ -246,7 +246,7 @@ async def _serve(
         watch = Watch(namespace, lambda: served.scope.end(gone=True)) if config.name != "host" else None
         if watch is not None:
             stack.callback(watch.close)
-        reload = Reloader(served.scope, read, sink, notifier)
+        reload = Reloader(served.scope, read, sink, notifier, served.beside.look)
         control = Control(
             directory,
             {

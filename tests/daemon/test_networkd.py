@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""What networkd.conf(5) says, read as networkd reads it."""
+"""What networkd.conf(5) says, read as networkd reads it, and what is said of it where it undoes what is
+declared."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from linxd.systemd.networkd import ROUTES, RULES, manages
+from linxd.beside import Beside
+from linxd.config import ScopeConfig, load
+from linxd.log import Entry
+from linxd.reload import Reloader
+from linxd.scope import Scope
+from linxd.systemd.networkd import ROUTES, RULES, UNIT, manages
+from linxd.systemd.notify import Notifier
 
 
 def written(root: Path, files: dict[str, str]) -> tuple[str, ...]:
@@ -51,3 +61,87 @@ def test_routes_of_others_are_managed(files: dict[str, str], managed: bool, tmp_
     roots = written(tmp_path, files)
     assert manages(ROUTES, roots) is managed
     assert manages(RULES, roots) is True
+
+
+LINK = '[link.lxt0]\nkind = "dummy"\naddresses = ["192.0.2.1/24"]\n'
+ROUTE = '[[route]]\nto = "198.51.100.0/24"\nvia = "192.0.2.9"\n'
+RULE = '[[rule]]\nfrom = "192.0.2.0/24"\ntable = 100\npriority = 1000\n'
+
+
+class Machine:
+    """A host on which networkd does what it is set to, and what is said there."""
+
+    def __init__(self, directory: Path) -> None:
+        self.file = directory / "host.toml"
+        self.settings = {ROUTES: True, RULES: True}
+        self.active: bool | None = True
+        self.asked = 0
+        self.said: list[list[str]] = []
+        self.beside = Beside(self._say, manages=self.settings.__getitem__, runs=self._runs)
+
+    def _say(self, entry: Entry) -> None:
+        self.said.append(list(entry.details))
+
+    async def _runs(self, unit: str) -> bool | None:
+        assert unit == UNIT
+        self.asked += 1
+        return self.active
+
+    def declared(self, text: str, name: str = "host") -> ScopeConfig:
+        self.file.write_text(text)
+        return load(name, file=str(self.file))
+
+    def warned(self, text: str, name: str = "host") -> list[str]:
+        """The settings that are named when this is declared."""
+        self.said.clear()
+        asyncio.run(self.beside.look(self.declared(text, name)))
+        assert len(self.said) <= 1
+        return [line for lines in self.said for line in lines if line.endswith("=no")]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_what_is_undone_is_said_when_it_is_first_declared(host: Machine) -> None:
+    assert host.warned(LINK) == []
+    assert host.warned(LINK + ROUTE, name="c1") == []
+    assert host.asked == 0
+    assert host.warned(LINK + ROUTE) == [f"{ROUTES}=no"]
+    assert host.warned(LINK + ROUTE) == []
+    assert host.warned(LINK + ROUTE + RULE) == [f"{ROUTES}=no", f"{RULES}=no"]
+    assert host.warned(LINK + RULE) == []
+    host.settings[RULES] = False
+    assert host.warned(LINK + RULE) == []
+    host.settings[RULES] = True
+    assert host.warned(LINK + RULE) == [f"{RULES}=no"]
+
+
+@pytest.mark.parametrize("active", [False, None])
+def test_networkd_that_does_not_run_yet_is_warned_of_later(host: Machine, active: bool | None) -> None:
+    host.active = active
+    assert host.warned(LINK + ROUTE) == []
+    host.active = True
+    assert host.warned(LINK + ROUTE) == [f"{ROUTES}=no"]
+
+
+def test_a_reload_looks_at_what_it_declared(host: Machine) -> None:
+    did: list[str] = []
+
+    async def declare(config: ScopeConfig) -> None:
+        did.append("declared")
+
+    scope: Any = SimpleNamespace(config=host.declared(LINK), declare=declare, state="converged")
+    notifier: Any = SimpleNamespace(send=lambda **words: did.extend(words))
+    reload = Reloader(
+        cast(Scope, scope),
+        lambda: host.declared(LINK + RULE),
+        lambda entry: None,
+        cast(Notifier, notifier),
+        host.beside.look,
+    )
+    asyncio.run(reload())
+    assert did == ["RELOADING", "declared", "READY"]
+    [drop_in] = host.said
+    assert drop_in == ["[Network]", f"{RULES}=no"]
