@@ -83,6 +83,8 @@ else:
                 continue
             default = cls.__dict__.get(name, _MISSING)
             one = default if isinstance(default, _Field) else _Field(default, _MISSING, True, True, True)
+            if one.default.__class__.__hash__ is None:
+                raise ValueError(f"{cls.__qualname__}.{name}: all would share it, use default_factory")
             one.name = name
             found[name] = one
             if one.default is not _MISSING:
@@ -110,6 +112,7 @@ else:
             "__match_args__": tuple(each.name for each in fields if each.init),
             "__dataclass_fields__": _FIELDS,
             "__dataclass_params__": _PARAMS,
+            "__signature__": _SIGNATURE,
             "__init__": _later(cls, "__init__"),
             "__repr__": _repr,
             "__eq__": _later(cls, "__eq__"),
@@ -158,6 +161,17 @@ else:
             frozen = cls.__setattr__ is _frozen
             return getattr(dataclasses.make_dataclass(cls.__name__, one, frozen=frozen), self._name)
 
+    class _Signature:
+        """Has `__init__` written before `inspect` looks at what it takes."""
+
+        def __get__(self, obj: Any, cls: type) -> Any:
+            owner = next(base for base in cls.__mro__ if "__init__" in base.__dict__)
+            method = owner.__dict__["__init__"]
+            if getattr(method, "__code__", None) is _UNWRITTEN:
+                owner.__init__ = _init(owner, "__init__")
+            raise AttributeError("__signature__")
+
+    _SIGNATURE = _Signature()
     _FIELDS, _PARAMS = _Twin("__dataclass_fields__"), _Twin("__dataclass_params__")
 
     # -- methods --------------------------------------------------------------------------------------------
@@ -173,6 +187,8 @@ else:
 
         method.__name__ = name
         return method
+
+    _UNWRITTEN = _later(object, "").__code__
 
     def _written(cls: type, name: str, parameters: str, body: list[str], given: Mapping[str, Any]) -> Any:
         made: dict[str, Any] = {}
@@ -202,6 +218,8 @@ else:
                     else "=_missing" if each.factory is not _MISSING else ""
                 )  # fmt: skip
                 parameters.append(name + default)
+            elif each.default is not _MISSING:
+                value = f"_default_{name}"
             elif each.factory is _MISSING:
                 continue
             slot = getattr(cls, name, None)

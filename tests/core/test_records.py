@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import pickle
 import subprocess
 import sys
@@ -107,6 +108,38 @@ def test_wrong_calls_are_refused(kinds: tuple[Any, ...]) -> None:
     for arguments, words in (((), {}), ((1, 2, {}, "", 5), {}), ((1,), {"sum": 3}), ((1,), {"z": 3})):
         with pytest.raises(TypeError):
             Point(*arguments, **words)
+
+
+@pytest.mark.parametrize("of", [records, dataclasses], ids=["ours", "theirs"])
+def test_defaults_that_need_care(of: Any) -> None:
+    @of.dataclass(slots=True)
+    class Counter:
+        name: str
+        count: int = of.field(default=3, init=False)
+
+    assert Counter("a").count == 3
+    with pytest.raises(ValueError, match="use default_factory"):
+
+        @of.dataclass
+        class Shared:
+            names: list[str] = []  # noqa: RUF012
+
+
+@pytest.mark.parametrize("of", [records, dataclasses], ids=["ours", "theirs"])
+def test_how_it_is_called_can_be_asked_before_it_is(of: Any) -> None:
+    Point, Place, _, _ = _kinds(of)
+
+    class Fixed(Point):
+        def __init__(self, where: int) -> None:
+            super().__init__(where)
+
+    class Same(Place):
+        pass
+
+    assert list(inspect.signature(Same).parameters) == ["x", "y", "tags", "note", "name"]
+    assert list(inspect.signature(Point).parameters) == ["x", "y", "tags", "note"]
+    assert list(inspect.signature(Fixed).parameters) == ["where"]
+    assert Fixed(4).x == 4
 
 
 @BOTH
