@@ -18,6 +18,8 @@ class _Later(ModuleType):
     def __getattr__(self, name: str) -> Any:
         import importlib
 
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)
 
 
@@ -32,8 +34,9 @@ if "asyncio" not in sys.modules:
     import asyncio  # noqa: F401
 
     for _name, _module in _there.items():
-        if _module is None:
-            del sys.modules[_name]
+        # One that was asked for something meanwhile is there itself.
+        if _module is None and isinstance(sys.modules.get(_name), _Later | None):
+            sys.modules.pop(_name, None)
 
 if "tomllib" not in sys.modules and sys.version_info < (3, 14):  # later ones keep types elsewhere
     # It has a tuple with names. typing would compile the types of its two fields, and Python, which makes

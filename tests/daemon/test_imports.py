@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from linxd.cli import linxctl
+from linxd.cli import _Later, linxctl
 from linxd.cli.daemon import Options, options_of
 from tests.daemon.running import Daemon, ip
 
@@ -129,6 +129,15 @@ def test_what_makes_no_sense_is_said(words: list[str], capsys: pytest.CaptureFix
         options_of(words)
     assert end.value.code == 2
     assert "usage: linxd" in capsys.readouterr().err
+
+
+def test_a_module_that_is_put_off_may_be_asked_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by what is imported while it stands in: another Python's asyncio may."""
+    later = _Later("colorsys")
+    monkeypatch.setitem(sys.modules, "colorsys", later)
+    asked = later.hsv_to_rgb
+    assert sys.modules["colorsys"] is not later
+    assert asked is later.hsv_to_rgb is sys.modules["colorsys"].hsv_to_rgb
 
 
 def test_the_end_of_options_names_no_command(capsys: pytest.CaptureFixture[str]) -> None:
