@@ -391,6 +391,20 @@ def test_two_on_one_bridge_reach_each_other_and_the_host(host: object) -> None:
     other.unlink()
 
 
+def test_what_is_the_whole_kernels_is_set_by_the_host_and_given_back(host: object) -> None:
+    """Not podman's; it takes a machine with a kernel of its own."""
+    panic = Path("/proc/sys/kernel/panic")
+    first = panic.read_text()
+    declared = Path("/etc/linxd/host.toml.d/kernel.toml")
+    declared.parent.mkdir(exist_ok=True)
+    declared.write_text('[sysctl]\n"kernel.panic" = 7\n')
+    assert first != "7\n"
+    do("systemctl reload linxd.service")
+    assert panic.read_text() == "7\n"
+    do(f"rm -r {declared.parent}; systemctl reload linxd.service")
+    assert panic.read_text() == first
+
+
 @RUNTIMES
 def test_a_pod_is_one_scope_whichever_of_its_containers_come_and_go(runtime: str) -> None:
     files("A pod")

@@ -113,7 +113,8 @@ def test_two_containers_on_one_bridge_reach_each_other_and_the_host_and_drift_in
                     journal.of(unit_of(one), "^.*: restored ") if drift[0] != "route" else None
                 assert said(machine, other, "-t", second.pid, "-n") == []
                 assert said(machine, outside) == []
-            is_up(machine, one)
+            # Its status is written a moment after the journal is.
+            eventually(lambda: is_up(machine, one))
             is_up(machine, two)
         stopped(journal, two)
         # The one that is left has noticed nothing.
