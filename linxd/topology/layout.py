@@ -150,13 +150,12 @@ def _in_order(picture: Picture, place: str) -> Iterator[tuple[Node, int]]:
     """The links of a place as they hang on each other there, with their depths; those first that hang on
     something elsewhere."""
     hanging, tops = [], []
-    for node in picture.nodes:
-        if node.place == place:
-            edge = picture.above(node)
-            if edge is None:
-                tops.append(node)
-            elif picture.node(edge.above).place != place:
-                hanging.append(node)
+    for node in picture.within(place):
+        edge = picture.above(node)
+        if edge is None:
+            tops.append(node)
+        elif picture.node(edge.above).place != place:
+            hanging.append(node)
     left = [(node, 0) for node in reversed(hanging + tops)]
     while left:
         node, depth = left.pop()

@@ -99,9 +99,12 @@ class Picture:
     _below: dict[str, list[Node]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _hanging: dict[str, Edge] = field(default_factory=dict, init=False, repr=False, compare=False)
     _besides: dict[str, list[Edge]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _within: dict[str, list[Node]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _signs: dict[str, ScopeSign] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._by_id.update((node.id, node) for node in self.nodes)
+        self._signs.update((sign.name, sign) for sign in self.scopes)
         for edge in self.edges:
             if edge.hangs:
                 self._hanging[edge.below] = edge
@@ -110,6 +113,7 @@ class Picture:
             if edge.relation is Relation.PAIR:
                 self._besides.setdefault(edge.above, []).append(edge)
         for node in self.nodes:
+            self._within.setdefault(node.place, []).append(node)
             if node.id in self._hanging:
                 self._below.setdefault(self._hanging[node.id].above, []).append(node)
 
@@ -132,18 +136,21 @@ class Picture:
             for edge in self._besides.get(node.id, ())
         ]
 
+    def within(self, place: str) -> list[Node]:
+        """The links of a place."""
+        return self._within.get(place, [])
+
     def roots(self, place: str) -> list[Node]:
         """The links of a place that hang on nothing."""
-        return [node for node in self.nodes if node.place == place and node.id not in self._hanging]
+        return [node for node in self.within(place) if node.id not in self._hanging]
 
     def places(self) -> list[str]:
         """The places with links in them, and the scopes without any; the host's is first."""
-        named = {node.place for node in self.nodes} | {scope.name for scope in self.scopes}
-        return sorted(named, key=place_order)
+        return sorted(self._within.keys() | self._signs.keys(), key=place_order)
 
     def sign(self, scope: str) -> ScopeSign | None:
         """How a scope is."""
-        return next((sign for sign in self.scopes if sign.name == scope), None)
+        return self._signs.get(scope)
 
     def part(self, names: Collection[str]) -> Picture:
         """The part that belongs to these scopes: their links, those that they keep in other places, the
