@@ -128,6 +128,8 @@ _SKIP8 = frozenset((_OIF, _GATEWAY4, _PREFSRC4, _PREF, _FLOW, _NH_ID))
 _USER_HZ = 100
 _PLAIN4 = struct.Struct("=8BI HHI HH4s HH4s")
 _PLAIN6 = struct.Struct("=8BI HHI HH16s HHI HH16s")
+_QUERY = struct.Struct("=8BI HH4s")
+_RTM_F_FIB_MATCH = 0x2000
 _TAIL6 = pack_attr(RTA_CACHEINFO, bytes(32)) + attr_u8(RTA_PREF, 0)
 _gateway_bytes = functools.lru_cache(maxsize=256)(address_bytes)
 _new = tuple.__new__
@@ -485,3 +487,10 @@ def query_routes(family: int, *, table: int = 0, protocol: int = 0, oif: int = 0
     if oif:
         payload += attr_u32(RTA_OIF, oif)
     return payload
+
+
+def query_route(destination: bytes, *, tos: int = 0, oif: int = 0) -> bytes:
+    """The payload of RTM_GETROUTE that asks for the route to an IPv4 address, four bytes, as it stands in
+    its table (RTM_F_FIB_MATCH), through a link where ``oif`` is one."""
+    payload = _QUERY.pack(AF_INET, 32, 0, tos, 0, 0, 0, 0, _RTM_F_FIB_MATCH, 8, RTA_DST, destination)
+    return payload + attr_u32(RTA_OIF, oif) if oif else payload

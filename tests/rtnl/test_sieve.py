@@ -43,6 +43,8 @@ OURS = [
     "route add fd12::/64 dev e0",
     "route add fd13::/64 dev e0",
     "route add default via fd00::2",
+    "route add 192.0.9.0/24 via 10.0.0.2 proto 76",  # another one, with our mark
+    "route add fd14::/64 dev e0 proto 76",
     "neigh add 10.0.0.9 lladdr 02:00:00:00:00:07 dev e0",
     "neigh add fd00::9 lladdr 02:00:00:00:00:07 dev e0",
     "address add 10.1.0.1/24 dev e0",

@@ -25,6 +25,7 @@ from linxd.sources.rtnl import addresses, neighbours, prefixes, routes, rules
 from linxd.sources.rtnl.alike import Alike
 from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import Index, Waiting
+from linxd.sources.rtnl.model import PROTO_LINXD
 from linxd.sources.rtnl.sieve import sieve
 from linxd.sources.rtnl.table import LinkTable
 
@@ -201,6 +202,9 @@ class EventReader:
                 return [(key, None)]
             return [(key, GONE if gone else msg)]
         if not gone and desired.foreign_remove and (msg.family, msg.table) in index.tables:
+            return [(key, msg)]
+        if not gone and msg.protocol == PROTO_LINXD:
+            # It says that it is ours, and it isn't: a resync that asks for ours would not meet it.
             return [(key, msg)]
         if msg.protocol == prefixes.RTPROT_KERNEL and (gone or self._gone):
             # The route to a network that an address of ours stands for: alone, or with it.

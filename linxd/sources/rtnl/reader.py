@@ -18,7 +18,7 @@ from linxd.netlink.rt import AddrMsg, LinkMsg, NeighMsg, RuleMsg
 from linxd.netlink.socket import Requests
 from linxd.patch import Key
 from linxd.source import Blocked, Owned, Pass
-from linxd.sources.rtnl import addresses, neighbours, prefixes, rules
+from linxd.sources.rtnl import addresses, lookups, neighbours, prefixes, rules
 from linxd.sources.rtnl.alike import Alike
 from linxd.sources.rtnl.dumps import Dumps
 from linxd.sources.rtnl.hostside import HostSide
@@ -45,7 +45,7 @@ class Reader:
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
         self._dumps = Dumps(requests)
-        self.routes = RouteReader(self._dumps)
+        self.routes = RouteReader(requests, self._dumps)
         self.host: HostSide | None = None
         """The way to what declared links refer to in the host's namespace, where they do."""
         self._same_places: dict[bytes, Place] = {}
@@ -205,6 +205,8 @@ class Reader:
                 place = prefixes.expected(have.msg, observed.links)
                 if place is not None:
                     wanted.setdefault(place, []).append(key)
+        if self.routes.asks(AF_INET, len(wanted)):
+            await self._ask_for_places(wanted, observed, work)
         if not wanted:
             return
         links = {place.ifindex for place in wanted}
@@ -224,21 +226,37 @@ class Reader:
                 continue
             observed.bare.update(keys)
 
+    async def _ask_for_places(
+        self, wanted: dict[Place, list[Key]], observed: Observed, work: Pass[Desired]
+    ) -> None:
+        """Take from ``wanted`` the IPv4 places to which the kernel, when it is asked, says a route."""
+        places = [place for place in wanted if place.family == AF_INET]
+        questions = (
+            lookups.question(
+                place.network, oif=place.ifindex, but=observed.addresses[wanted[place][0]].msg.address
+            )
+            for place in places
+        )
+        for raw in await lookups.answers(self._requests, questions, work):
+            if raw is not None:
+                wanted.pop(self._place(raw), None)
+
     async def _places(self, wanted: dict[Place, list[Key]], work: Pass[Desired], **filters: int) -> None:
-        """Take from ``wanted`` the places where there is a route. One whose message is the same as last time
-        is not taken apart again."""
-        before = self._same_places
+        """Take from ``wanted`` the places where there is a route."""
 
         def decode(buf: bytes, start: int, end: int) -> None:
-            raw = buf[start:end]
-            place = before.get(raw)
-            if place is None:
-                place = before[raw] = prefixes.of_route(rt.decode_route(buf, start, end))
-            wanted.pop(place, None)
+            wanted.pop(self._place(buf[start:end]), None)
 
-        if len(before) > PLACES:
-            before.clear()
         await self._dumps.collect(wire.RTM_GETROUTE, rt.query_routes(**filters), decode, work)
+
+    def _place(self, raw: bytes) -> Place:
+        """That of a route. One whose message is the same as last time is not taken apart again."""
+        place = self._same_places.get(raw)
+        if place is None:
+            if len(self._same_places) > PLACES:
+                self._same_places.clear()
+            place = self._same_places[raw] = prefixes.of_route(rt.decode_route(raw, 0, len(raw)))
+        return place
 
     async def _neighbours(self, observed: Observed, index: Index, work: Pass[Desired]) -> None:
         names = observed.look.neighbours

@@ -15,14 +15,15 @@ from typing import TypeVar
 
 from linxd.netlink import rt, wire
 from linxd.netlink.rt import RouteMsg
+from linxd.netlink.socket import Requests
 from linxd.patch import Key, Trigger
 from linxd.records import replace
 from linxd.slices import let_go
 from linxd.source import Pass
-from linxd.sources.rtnl import routes
+from linxd.sources.rtnl import lookups, routes
 from linxd.sources.rtnl.dumps import Dumps
 from linxd.sources.rtnl.look import FAMILIES, Index
-from linxd.sources.rtnl.model import PROTO_LINXD, Desired
+from linxd.sources.rtnl.model import AF_INET, PROTO_LINXD, Desired
 from linxd.sources.rtnl.observed import Observed
 from linxd.sources.rtnl.table import LinkTable
 
@@ -44,7 +45,8 @@ WHOLE_EVERY_TOLD = 60
 class RouteReader:
     """Reads the routes of one namespace."""
 
-    def __init__(self, dumps: Dumps) -> None:
+    def __init__(self, requests: Requests, dumps: Dumps) -> None:
+        self._requests = requests
         self._dumps = dumps
         self._steady: dict[bytes, Key] = {}
         self._steady_for: object = None
@@ -126,6 +128,11 @@ class RouteReader:
             return
         else:
             covered = {table for other, table in observed.look.deep if other == family}
+            if not covered and self.asks(family, len(ours)):
+                proven, covered = await self._in_force(ours, work)
+                if len(proven) == len(ours):
+                    observed.steady |= proven
+                    return
             for table in covered:
                 await self._dump(observed, work, ours, family=family, table=table)
             originals = await _beside(
@@ -137,6 +144,29 @@ class RouteReader:
         missing, tables = await _beside(len(ours), lambda: _missing(ours, observed))
         for table in tables - covered:
             await self._dump(observed, work, missing, family=family, table=table)
+
+    def asks(self, family: int, count: int) -> bool:
+        """Whether so many routes are asked for one by one. What bears our mark, and is not declared, is met
+        by no question: it is told of when it comes."""
+        return self.told and family == AF_INET and self._crowd.get(family, 0) > CROWD + lookups.PRICE * count
+
+    async def _in_force(self, keys: set[Key], work: Pass[Desired]) -> tuple[set[Key], set[int]]:
+        """Those of these routes that the kernel says, when asked for, just as they were found as declared
+        before; and the tables where something else stands under a key of ours."""
+        proven: set[Key] = set()
+        others: set[int] = set()
+        questions = (lookups.question(str(key[3]), tos=int(key[4])) for key in keys)
+        for raw in await lookups.answers(self._requests, questions, work):
+            if raw is None:
+                continue
+            known = self._steady.get(raw)
+            if known is not None:
+                proven.add(known)
+                continue
+            key: Key = ("route", *rt.route_key(raw, 0, len(raw)))
+            if key in keys:
+                others.add(int(key[2]))
+        return proven & keys, others
 
     def _few(self, family: int, ours: int, work: Pass[Desired]) -> bool:
         """Whether all routes are read, with those that stand in front of ours (``ip route prepend``).

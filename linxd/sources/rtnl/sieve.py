@@ -17,7 +17,7 @@ from linxd.netlink.text import address_bytes, prefix_bytes
 from linxd.patch import Key
 from linxd.source import Owned
 from linxd.sources.rtnl.look import Index
-from linxd.sources.rtnl.model import Address
+from linxd.sources.rtnl.model import PROTO_LINXD, Address
 from linxd.sources.rtnl.prefixes import network
 
 Program: TypeAlias = list[tuple[int, int, int, int]]
@@ -88,9 +88,11 @@ def _route_sections(keys: set[Key] | None, addresses: Mapping[Key, Address]) -> 
         # A default route has no destination.
         (_JEQ, 0, 1, 0),
         *_TAKE,
-        # The kernel's own routes come and go with addresses and links, which are declared.
+        # The kernel's own routes come and go with addresses and links, which are declared; what bears our
+        # mark counts as ours.
         (_LD_B, 0, 0, _PROTOCOL),
-        (_JEQ, 0, 1, _RTPROT_KERNEL),
+        (_JEQ, 1, 0, _RTPROT_KERNEL),
+        (_JEQ, 0, 1, PROTO_LINXD),
         *_TAKE,
         *_need(_ROUTE_ATTRS, struct.pack("=HH", 8, wire.RTA_TABLE)),
         *_by_family(_ROUTE_ATTRS + 8, wire.RTA_DST, prefixes),
