@@ -7,10 +7,11 @@ What the command then does with them is not known here.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
 
 from linxd import statedir
 from linxd.access import Kernel
@@ -21,6 +22,8 @@ from linxd.netns import Namespace, NotThere, Refused, boot_id, enter, find, open
 from linxd.part import Opened
 from linxd.records import dataclass
 from linxd.scope import NOTHING, ORDER, declared
+
+T = TypeVar("T")
 
 
 class Trouble(Exception):  # noqa: N818 - it becomes an exit code
@@ -37,6 +40,19 @@ class Absent(Trouble):
 
 class Barred(Trouble):
     """It takes root to go there."""
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine comes to, in an event loop of its own. `asyncio.run` must not get to see it: before
+    Python 3.12 it has a text made of its task, with the result in it, to put back the handler of SIGINT,
+    and that of 10,000 ops takes longer than to do them."""
+    come: list[T] = []
+
+    async def main() -> None:
+        come.append(await work)
+
+    asyncio.run(main())
+    return come[0]
 
 
 def name_of(file: str) -> str:

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 
 from linxd import statedir
-from linxd.cli.once import Piece, Trouble, configured, visiting
+from linxd.cli.once import Piece, Trouble, configured, finished, visiting
 from linxd.cli.output import Subparsers, print_json
 from linxd.cli.terminal import GREEN, Paint
 from linxd.cli.words import condition_json, condition_text, op_json, op_line, plan_lines
@@ -64,7 +63,7 @@ def run_diff(options: argparse.Namespace) -> int:
     config = _config(options)
     base = statedir.root(options.state_dir)
     with visiting(config.name, config.netns, config, base, write=False) as pieces:
-        patches = asyncio.run(plans(pieces))
+        patches = finished(plans(pieces))
     ops = sum(len(patch.ops) for patch in patches.values())
     bad = [one for patch in patches.values() for one in patch.conditions if one.state is not State.NOTED]
     if options.json:
@@ -111,7 +110,7 @@ def run_apply(options: argparse.Namespace) -> int:
     config = _config(options)
     base = statedir.root(options.state_dir)
     with visiting(config.name, config.netns, config, base, write=True) as pieces:
-        return show(config.name, asyncio.run(passes(pieces, config)), options)
+        return show(config.name, finished(passes(pieces, config)), options)
 
 
 async def passes(pieces: list[Piece], config: ScopeConfig | None) -> dict[str, Report | str]:

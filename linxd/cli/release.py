@@ -5,12 +5,11 @@ forgotten."""
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 
 from linxd import statedir
 from linxd.cli.asking import ask
-from linxd.cli.once import Trouble, default_netns, visiting
+from linxd.cli.once import Trouble, default_netns, finished, visiting
 from linxd.cli.output import Subparsers, print_json
 from linxd.cli.plan import passes, show, standing
 from linxd.config import NetnsRef, Undeclared, load
@@ -53,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
                 raise Trouble(f"{name} owns nothing in {options.netns}: {note}")
         # The other way round: no address is left without its filter.
         pieces.reverse()
-        done = asyncio.run(passes(pieces, None))
+        done = finished(passes(pieces, None))
         left = {source for source, _ in standing(done)}
         for piece in pieces:
             if piece.name not in left and not isinstance(done[piece.name], str):

@@ -7,13 +7,22 @@ It writes nothing, and knows nothing of how a picture is made.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from linxd.cli.once import Absent, Barred, Trouble, configured, default_netns, go_to, name_of, visiting
+from linxd.cli.once import (
+    Absent,
+    Barred,
+    Trouble,
+    configured,
+    default_netns,
+    finished,
+    go_to,
+    name_of,
+    visiting,
+)
 from linxd.cli.plan import plans
 from linxd.cli.status import found
 from linxd.config import DIRECTORIES, ConfigError, NetnsRef, ScopeConfig, Undeclared, load
@@ -169,7 +178,7 @@ def _compare(subject: _Subject, base: str) -> None:
                 entries = piece.ledger.of("link").items()
                 subject.owned = frozenset(str(key[1]) for key, entry in entries if entry.claim in mine)
             if not subject.running and subject.config is not None:
-                subject.usual, subject.links = _planned(asyncio.run(plans(pieces)).values())
+                subject.usual, subject.links = _planned(finished(plans(pieces)).values())
     except Trouble as error:
         if not subject.running:
             subject.notes.append(f"whether its links are as declared can't be told: {error}")

@@ -39,14 +39,14 @@ class Source:
         self._root: Spot | None = None
         self._lines: list[int] | None = None
 
-    def place(self, offset: int) -> Where:
+    def place(self, offset: int) -> tuple[int, int]:
         """Line and column of an offset."""
         if self.text is None:
-            return Where(self.name, 1, 1)
+            return 1, 1
         if self._lines is None:
             self._lines = [0] + [match.end() for match in re.finditer("\n", self.text)]
         line = bisect.bisect_right(self._lines, offset)
-        return Where(self.name, line, offset - self._lines[line - 1] + 1)
+        return line, offset - self._lines[line - 1] + 1
 
     def spot(self, path: Path) -> Spot:
         """The spot of a path, or of the nearest thing above it that has one."""
@@ -59,6 +59,37 @@ class Source:
                 break
             spot = below
         return spot
+
+
+class Standing:
+    """Where a value stands, or its key (`linxd.sources.rtnl.model.Where`): found out when somebody asks, for
+    the text has to be scanned for that."""
+
+    __slots__ = ("_at_key", "_path", "_source")
+
+    def __init__(self, source: Source, path: Path, *, at_key: bool) -> None:
+        self._source = source
+        self._path = path
+        self._at_key = at_key
+
+    @property
+    def file(self) -> str:
+        return self._source.name
+
+    @property
+    def line(self) -> int:
+        return self._place()[0]
+
+    @property
+    def column(self) -> int:
+        return self._place()[1]
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    def _place(self) -> tuple[int, int]:
+        spot = self._source.spot(self._path)
+        return self._source.place(spot.key if self._at_key else spot.value)
 
 
 class Node:
@@ -91,12 +122,12 @@ class Node:
     @property
     def where(self) -> Where:
         """Where the value stands: for a table opened by a header, the header."""
-        return self.source.place(self.source.spot(self.path).value)
+        return Standing(self.source, self.path, at_key=False)
 
     @property
     def key_where(self) -> Where:
         """Where its key stands."""
-        return self.source.place(self.source.spot(self.path).key)
+        return Standing(self.source, self.path, at_key=True)
 
     @property
     def text_line(self) -> int:
@@ -124,6 +155,8 @@ class Node:
 def grow(value: Any, source: Source, parent: Node | None = None, key: str | int = "") -> Node:
     """The tree of what tomllib returned (or of any dictionary of that shape)."""
     node = Node(value, source, parent, key)
+    if isinstance(value, (str, int)):
+        return node  # nearly all: to ask whether it is a mapping takes longer
     if isinstance(value, Mapping):
         node.value = {name: grow(item, source, node, name) for name, item in value.items()}
     elif isinstance(value, (list, tuple)):
@@ -143,8 +176,8 @@ def parse(name: str, text: str, *, layer: int = 0) -> Node:
     except ValueError as error:
         # Python refuses to read an integer of thousands of digits; tomllib passes that on as it is.
         number = re.search(r"[0-9_]{1000,}", text)
-        where = Source(name, text).place(number.start() if number else 0)
-        raise ConfigError([Fault(name, where.line, where.column, "", f"not TOML: {error}")]) from None
+        line, column = Source(name, text).place(number.start() if number else 0)
+        raise ConfigError([Fault(name, line, column, "", f"not TOML: {error}")]) from None
     if levels > DEEPEST:
         raise ConfigError([Fault(name, 1, 1, "", f"tables and arrays are nested more than {DEEPEST} deep")])
     return grow(raw, Source(name, text, layer=layer))
@@ -161,8 +194,7 @@ def _syntax(name: str, text: str, said: str) -> Fault:
     if match and match["line"]:
         line, column = int(match["line"]), int(match["column"])
     else:
-        end = Source(name, text).place(len(text.rstrip()))
-        line, column = end.line, end.column
+        line, column = Source(name, text).place(len(text.rstrip()))
     hint = "it begins with a byte order mark: save it without" if text.startswith("\ufeff") else ""
     return Fault(name, line, column, "", f"not TOML: {what[:1].lower()}{what[1:]}", hint)
 

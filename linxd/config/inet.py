@@ -6,6 +6,7 @@ Each raises `Wrong` or `Refused` and carries its own JSON Schema; none knows whi
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
 from typing import Any
@@ -70,7 +71,8 @@ def split(value: Any, want: str) -> Prefix:
     family, address = known
     if not slash:
         return Prefix(family, address, BITS[family], given=False)
-    if not re.fullmatch(r"[0-9]{1,3}", length_text, re.ASCII) or int(length_text) > BITS[family]:
+    number = length_text.isascii() and length_text.isdigit() and len(length_text) <= 3
+    if not number or int(length_text) > BITS[family]:
         hint = ""
         mask = canonical(length_text)
         if mask is not None and mask[0] == family == AF_INET:
@@ -123,8 +125,9 @@ def network(value: Any, want: str) -> Prefix:
     """``A`` or ``A/LEN`` whose host bits must be clear. Raises `Wrong`, or `Refused` with the masked
     form."""
     prefix = split(value, want)
-    clear = masked(prefix.family, prefix.address, prefix.length)
-    if clear != prefix.address:
+    host = (1 << BITS[prefix.family] - prefix.length) - 1
+    if host and int.from_bytes(socket.inet_pton(prefix.family, prefix.address), "big") & host:
+        clear = masked(prefix.family, prefix.address, prefix.length)
         raise Refused(f"{prefix} has host bits set", f'did you mean "{clear}/{prefix.length}"?')
     return prefix
 
@@ -173,6 +176,11 @@ def _gateway(value: Any, names: Names) -> Gateway:
     want = "an address without a length such as 10.0.0.1, fe80::1 or inet6 fe80::1"
     if not isinstance(value, str):
         raise Wrong(want)
+    return _gateway_in(value, want)
+
+
+@functools.lru_cache(maxsize=256)  # many routes have few gateways
+def _gateway_in(value: str, want: str) -> Gateway:
     family_word, _, rest = value.partition(" ")
     said = FAMILIES.get(family_word)
     prefix = split(rest.strip() if said is not None else value, want)

@@ -129,6 +129,8 @@ FIELDS: Mapping[str, Field] = {
 def metrics_of(values: Mapping[str, Any]) -> tuple[tuple[int, int | str], ...]:
     """What a route's table says of metrics, as (RTAX number, value) in ascending order; the bits of what is
     locked come first, as RTAX_LOCK."""
+    if NUMBERS.keys().isdisjoint(values):
+        return ()
     found: list[tuple[int, int | str]] = []
     locks = 0
     for name, number in NUMBERS.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
 
 from linxd.records import dataclass, field
 
@@ -181,9 +180,10 @@ def depth(value: object) -> int:
     waiting: list[tuple[object, int]] = [(value, 0)]
     while waiting:
         item, level = waiting.pop()
-        if isinstance(item, Mapping):
-            waiting += ((child, level + 1) for child in item.values())
+        if level > deepest:
+            deepest = level
+        if isinstance(item, dict):
+            waiting += [(child, level + 1) for child in item.values()]
         elif isinstance(item, list):
-            waiting += ((child, level + 1) for child in item)
-        deepest = max(deepest, level)
+            waiting += [(child, level + 1) for child in item]
     return deepest

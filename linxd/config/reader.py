@@ -68,18 +68,25 @@ class Reader:
 
     def parse(self, node: Node, parse: Callable[[Any], T]) -> T | None:
         """``parse`` of a node's plain value; None and a fault when it raises `Wrong` or `Refused`."""
-        value = node.plain()
         try:
-            return parse(value)
-        except Wrong as error:
-            self.error(node, f"is {found(value)}, want {error.want}", error.hint)
-        except Refused as error:
-            self.error(node, error.message, error.hint)
+            return parse(node.plain())
+        except (Wrong, Refused) as error:
+            self._refuse(node, error)
         return None
 
     def value(self, node: Node, kind: Type[T]) -> T | None:
         """A node's value by its type."""
-        return self.parse(node, lambda plain: kind.parse(plain, self.names))
+        try:
+            return kind.parse(node.plain(), self.names)
+        except (Wrong, Refused) as error:
+            self._refuse(node, error)
+        return None
+
+    def _refuse(self, node: Node, error: Wrong | Refused) -> None:
+        if isinstance(error, Wrong):
+            self.error(node, f"is {found(node.plain())}, want {error.want}", error.hint)
+        else:
+            self.error(node, error.message, error.hint)
 
     def is_table(self, node: Node, *, want: str, hint: str = "") -> bool:
         """Whether a node is a table; a fault if it is not."""

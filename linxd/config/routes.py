@@ -32,6 +32,7 @@ from linxd.sources.rtnl.model import AF_INET, AF_INET6, MAIN_TABLE, ROUTE_TYPES,
 TABLE = named("rt_tables", 1, U32, what="a routing table")
 NOWHERE = ("blackhole", "unreachable", "prohibit", "throw")
 """Types that lead to no link."""
+_TYPE_WORDS = {number: word for word, number in ROUTE_TYPES.items()}
 PREFERENCES = {"low": 3, "medium": 0, "high": 1}
 """ICMPV6_ROUTER_PREF_*, include/uapi/linux/icmpv6.h."""
 V6_METRIC = 1024
@@ -233,7 +234,7 @@ def _check_ways(draft: _Draft) -> None:
     """Via, dev, onlink and nexthops against the type and each other."""
     values, node, family = draft.values, draft.node, draft.family
     kind: int = values.get("type", ROUTE_TYPES["unicast"])
-    type_word = next(word for word, number in ROUTE_TYPES.items() if number == kind)
+    type_word = _TYPE_WORDS[kind]
     ways: Sequence[str] = [
         key for key in ("via", "dev", "onlink", "nexthops") if key in values or key in node.table()
     ]

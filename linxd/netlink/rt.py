@@ -30,6 +30,7 @@ from linxd.netlink.rtroute import (
     query_route,
     query_routes,
     route_key,
+    without_carrier,
     without_link,
 )
 from linxd.netlink.rtrule import RuleMsg, decode_rule, encode_rule, query_rules
@@ -72,5 +73,6 @@ __all__ = [
     "query_routes",
     "query_rules",
     "route_key",
+    "without_carrier",
     "without_link",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import struct
+import sys
 from socket import inet_ntop
 from typing import TypeAlias
 
@@ -130,6 +131,10 @@ _PLAIN4 = struct.Struct("=8BI HHI HH4s HH4s")
 _PLAIN6 = struct.Struct("=8BI HHI HH16s HHI HH16s")
 _QUERY = struct.Struct("=8BI HH4s")
 _RTM_F_FIB_MATCH = 0x2000
+_LOW_FLAGS = 8 if sys.byteorder == "little" else 11
+"""Where struct rtmsg has the lowest eight of its flags."""
+_CARRIER = 0x01 | 0x10
+"""RTNH_F_DEAD and RTNH_F_LINKDOWN."""
 _TAIL6 = pack_attr(RTA_CACHEINFO, bytes(32)) + attr_u8(RTA_PREF, 0)
 _gateway_bytes = functools.lru_cache(maxsize=256)(address_bytes)
 _new = tuple.__new__
@@ -463,6 +468,15 @@ def as_dumped(payload: bytes) -> bytes:
     the very same, and for IPv6 what every route has there (net/ipv4/fib_semantics.c fib_dump_info,
     net/ipv6/route.c rt6_fill_node). Where it has, or has another order, a dump says something else."""
     return payload + _TAIL6 if payload[0] == AF_INET6 else payload
+
+
+def without_carrier(payload: bytes) -> bytes:
+    """A route as it is without the word on whether its link has a carrier: that comes and goes by itself."""
+    flags = payload[_LOW_FLAGS]
+    if flags & _CARRIER:
+        flags &= ~_CARRIER
+        return b"%b%c%b" % (payload[:_LOW_FLAGS], flags, payload[_LOW_FLAGS + 1 :])
+    return payload
 
 
 def without_link(buf: bytes, start: int, end: int) -> bytes:

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linxd.config.document import DEEPEST, Node, Source, parse
+from linxd.config import document
+from linxd.config.build import build
+from linxd.config.document import DEEPEST, Node, Source, grow, parse
 from linxd.config.faults import ConfigError
 from linxd.config.positions import Spot, depth, spots
 
@@ -221,7 +223,20 @@ def test_a_text_begins_after_the_newline_that_opens_it() -> None:
 
 
 def test_without_a_text_everything_stands_at_the_top() -> None:
-    assert str(Source("(desired)", None).place(5)) == "(desired):1"
+    node = grow({"route": [{"to": "default"}]}, Source("(desired)", None)).table()["route"]
+    assert str(node.where) == "(desired):1"
+    assert (node.where.line, node.where.column) == (1, 1)
+
+
+def test_a_text_is_scanned_when_somebody_asks_where_something_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    scanned: list[str] = []
+    monkeypatch.setattr(document, "spots", lambda text: scanned.append(text) or spots(text))
+    text = '[link.e0]\naddresses = ["10.0.0.1/24"]\n[[route]]\nto = "10.1.0.0/16"\ndev = "e0"\n'
+    config = build("c1", [parse("f.toml", text)]).finish()
+    assert scanned == []
+    where = [one.where for one in config.rtnl.routes.values()]
+    assert [str(one) for one in where] == ["f.toml:3"]
+    assert scanned == [text]
 
 
 def told(text: str) -> str:

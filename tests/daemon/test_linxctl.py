@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from linxd.cli.once import finished
 from tests.daemon.running import ROOT, Daemon, ip
 
 BASE = """
@@ -364,3 +365,16 @@ def test_every_command_explains_itself(ctl: Ctl, verb: str) -> None:
     text = ctl(*([verb] if verb else []), "--help", state=False)
     assert "exit code" in text
     assert len(text.splitlines()) > 8
+
+
+def test_of_what_passes_came_to_no_text_is_made_at_the_end() -> None:
+    class Report:
+        def __repr__(self) -> str:
+            raise AssertionError("a text of it was made")
+
+    report = Report()
+
+    async def work() -> Report:
+        return report
+
+    assert finished(work()) is report

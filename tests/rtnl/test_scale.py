@@ -74,11 +74,12 @@ def test_a_first_apply_is_batched_and_a_quiet_resync_reads_without_asking_for_ea
 
 @pytest.mark.parametrize("dev", ["", 'dev = "e0"\n'], ids=["by its gateway", "through a link"])
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+@pytest.mark.parametrize("carrier", [True, False], ids=["", "without a carrier"])
 def test_what_is_read_back_as_it_was_asked_for_is_not_taken_apart(
-    family: str, dev: str, netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    carrier: bool, family: str, dev: str, netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch(netns, "link set lo up", "link add e0 type veth peer name far0", "link set far0 up")
-    batch(netns, "link set e0 up")
+    batch(netns, "link set lo up", "link add e0 type veth peer name far0")
+    batch(netns, f"link set far0 {'up' if carrier else 'down'}", "link set e0 up")
     to, via, address = (
         ("172.16.{}.0/24", "10.0.0.2", "10.0.0.1/24")
         if family == "IPv4"

@@ -26,6 +26,7 @@ from linxd.sources.rtnl.alike import Alike
 from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import Index, Waiting
 from linxd.sources.rtnl.model import PROTO_LINXD
+from linxd.sources.rtnl.routereader import RTM_PROTOCOL
 from linxd.sources.rtnl.sieve import sieve
 from linxd.sources.rtnl.table import LinkTable
 
@@ -152,6 +153,14 @@ class EventReader:
         self, message: Message, now: float, writers: dict[int, Writer | None], hints: dict[Key, Hint]
     ) -> None:
         ours = message.pid == self._source.requests.portid
+        if (
+            ours
+            and not hints
+            and message.type == wire.RTM_NEWROUTE
+            and message.buf[message.start + RTM_PROTOCOL] == PROTO_LINXD
+        ):
+            # One of very many, mostly: there is nothing that it could have undone.
+            return
         for key, seen in self._concerns(message):
             if ours and message.type not in (wire.RTM_NEWLINK, wire.RTM_DELLINK):
                 undone = hints.pop(key, None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from linxd.patch import Key
 from linxd.records import dataclass, field
@@ -42,16 +42,20 @@ ADDRESS_FLAGS = {"nodad": 0x02, "home": 0x10, "mngtmpaddr": 0x100, "noprefixrout
 """IFA_F_* that a declaration controls (include/uapi/linux/if_addr.h); the others are run-time state."""
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Where something was declared. Line and column count from 1."""
+class Where(Protocol):
+    """Where something was declared; ``str`` of it is ``FILE:LINE``."""
 
-    file: str
-    line: int
-    column: int = 1
+    @property
+    def file(self) -> str:
+        """The file's name."""
 
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+    @property
+    def line(self) -> int:
+        """Counts from 1."""
+
+    @property
+    def column(self) -> int:
+        """In characters, from 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ class RouteReader:
         for raw in await lookups.answers(self._requests, questions, work):
             if raw is None:
                 continue
-            known = self._steady.get(raw)
+            known = self._steady.get(rt.without_carrier(raw))
             if known is not None:
                 proven.add(known)
                 continue
@@ -204,10 +204,10 @@ class RouteReader:
                 dst = rt.packed_destination(buf, start)
                 if dst and dst not in near:
                     return None
-            raw = buf[start:end]
+            raw = rt.without_carrier(buf[start:end])
             key = steady.get(raw)
             if key is None and unlinked:
-                key = unlinked.pop(rt.without_link(buf, start, end), None)
+                key = unlinked.pop(rt.without_link(raw, 0, len(raw)), None)
                 if key is not None:
                     steady[raw] = key
             if key is None:
