@@ -228,7 +228,7 @@ def test_without_a_text_everything_stands_at_the_top() -> None:
     assert (node.where.line, node.where.column) == (1, 1)
 
 
-def test_a_text_is_scanned_when_somebody_asks_where_something_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_is_scanned_when_somebody_asks_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     scanned: list[str] = []
     monkeypatch.setattr(document, "spots", lambda text: scanned.append(text) or spots(text))
     text = '[link.e0]\naddresses = ["10.0.0.1/24"]\n[[route]]\nto = "10.1.0.0/16"\ndev = "e0"\n'
