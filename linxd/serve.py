@@ -16,7 +16,7 @@ from typing import Any
 
 from linxd import __version__, statedir
 from linxd.access import Kernel
-from linxd.beside import Beside
+from linxd.beside import Beside, Networkd
 from linxd.collector import settle, tidy
 from linxd.config.model import ScopeConfig
 from linxd.culprit import Identifier
@@ -75,7 +75,7 @@ class Served:
         self.before_ready: list[Callable[[], Awaitable[None]]] = []
         """What is waited for before it is said that we are ready."""
         self.reporter = Reporter(sink, kernel.identifier, done=self._patched)
-        self.beside = Beside(self.reporter.say)
+        self.beside = Beside(self.reporter.say, Networkd())
         access = Access(kernel.open, kernel.ledger, statedir.ledgers(base, config.name))
         self.scope = Scope(config, access, self.reporter, changed=self._changed)
 

@@ -35,6 +35,12 @@ LARGE = 200
 SIGNATURES = 256
 """Signatures that the library may remember: it keeps each one that anybody ever sent, 10 kB apiece."""
 
+AWAY = frozenset(
+    f"{BUS}.Error.{name}"
+    for name in ("Disconnected", "LimitsExceeded", "NameHasNoOwner", "NoReply", "ServiceUnknown", "Timeout")
+)
+"""What the bus answers in the place of somebody who is not there, as systemd while it executes itself
+anew."""
 _PRIMARY, _QUEUED, _ALREADY = 1, 2, 4
 
 
@@ -334,7 +340,8 @@ class Connection:
             return
         if message.message_type in (MessageType.METHOD_RETURN, MessageType.ERROR):
             future, who = self._waiting.get(message.reply_serial, (None, ""))
-            if future is not None and not future.done() and who in ("", message.sender):
+            # The bus itself says that whoever was asked has gone.
+            if future is not None and not future.done() and (who == "" or message.sender in (who, BUS)):
                 if frame.cut:
                     future.set_exception(Unreachable("the answer is too long"))
                 else:

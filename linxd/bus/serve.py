@@ -28,7 +28,6 @@ from linxd.sources.sysctl.source import SysctlSource
 
 if TYPE_CHECKING:
     from linxd.bus.attach import Attacher
-    from linxd.bus.manager import ManagerInterface
 
 _WATCH: Mapping[str, str] = {
     source.name: source.watch for source in (NetfilterSource, RtnlSource, SysctlSource)
@@ -65,12 +64,11 @@ class OnBus:
         self._say = say
         self._tried = asyncio.Event()
         rules: Sequence[str] = ()
-        self._manager: ManagerInterface | None = None
         if host := scope.config.name == "host":
             # No other scope has it, nor keeps it in memory.
-            from linxd.bus import manager
+            from linxd.bus import manager, networkmanager
 
-            rules = manager.RULES
+            rules = (*manager.RULES, *networkmanager.RULES)
         self.connection = Connection(
             address or system_bus(),
             names=[names.bus_name(scope.config.name)],
@@ -81,6 +79,10 @@ class OnBus:
             opened=self._opened,
         )
         self._attacher: Attacher | None = None
+        self.heard: list[Callable[[Heard], None]] = []
+        """Called with each signal of others that comes."""
+        self.opened: list[Callable[[], None]] = []
+        """Called each time that we are there anew."""
         authority = Authority(self.connection, scope.config.name)
         self.objects = Objects(self.connection, authority)
         self._path = names.scope_path(scope.config.name)
@@ -88,10 +90,9 @@ class OnBus:
         self.objects.add(self._path, self._shown)
         self._loops: dict[str, LoopInterface] = {}
         if host:
-            self._manager = manager.ManagerInterface(
-                self.connection, declared=declared_names, valid=valid_name
-            )
-            self.objects.add(names.ROOT, self._manager)
+            scopes = manager.ManagerInterface(self.connection, declared=declared_names, valid=valid_name)
+            self.objects.add(names.ROOT, scopes)
+            self.heard.append(scopes.heard)
         self._see()
         scope.listeners.append(self._changed)
         self._running: list[asyncio.Task[None]] = []
@@ -99,6 +100,8 @@ class OnBus:
     def follow(self, attacher: Attacher) -> None:
         """Have scopes started and stopped with units, too. To be told before `start`."""
         self._attacher = attacher
+        self.heard.append(attacher.heard)
+        self.opened.append(attacher.changed)
 
     def start(self) -> None:
         """Be there from now on, whenever there is a bus."""
@@ -142,14 +145,12 @@ class OnBus:
 
     def _heard(self, heard: Heard) -> None:
         self.objects.heard(heard)
-        if self._manager is not None:
-            self._manager.heard(heard)
-        if self._attacher is not None:
-            self._attacher.heard(heard)
+        for listener in self.heard:
+            listener(heard)
 
     def _opened(self) -> None:
-        if self._attacher is not None:
-            self._attacher.changed()
+        for listener in self.opened:
+            listener()
 
     def _changed(self) -> None:
         self._see()

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from linxd.bus.connection import BUS, BUS_PATH, BusError, Connection, Heard, Unreachable
+from linxd.bus.connection import AWAY, BUS, BUS_PATH, BusError, Connection, Heard, Unreachable
 from linxd.bus.objects import PROPERTIES
 from linxd.records import dataclass
 
@@ -32,11 +32,6 @@ _RULES = (
     ),
     f"type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{SYSTEMD}'",
 )
-_AWAY = frozenset(
-    f"org.freedesktop.DBus.Error.{name}"
-    for name in ("Disconnected", "LimitsExceeded", "NameHasNoOwner", "NoReply", "ServiceUnknown", "Timeout")
-)
-"""What the bus answers in the place of a systemd that is not there, as while it executes itself anew."""
 _JOBS = 100
 """Ends of jobs that are remembered."""
 _RUNS = ("active", "reloading", "refreshing", "activating")
@@ -197,7 +192,7 @@ class Units:
         try:
             return await self._connection.call(SYSTEMD, SYSTEMD_PATH, MANAGER, member, signature, body)
         except BusError as error:
-            if error.name in _AWAY:
+            if error.name in AWAY:
                 raise Unreachable(str(error)) from None
             raise
 

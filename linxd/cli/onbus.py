@@ -76,6 +76,7 @@ def show(served: Served, cookie: int, reload: Reloader, directory: str) -> OnBus
     if name == "host":
         # No other scope has it, nor keeps it in memory.
         from linxd.bus.attach import Attacher
+        from linxd.bus.networkmanager import NetworkManager
         from linxd.declared import Declared
 
         shown.follow(
@@ -88,6 +89,10 @@ def show(served: Served, cookie: int, reload: Reloader, directory: str) -> OnBus
                 warn=lambda text: served.reporter.say(news(name, text, priority=WARNING)),
             )
         )
+        other = NetworkManager(shown.connection, lambda: served.beside.again(other))
+        served.beside.add(other)
+        shown.heard.append(other.heard)
+        shown.opened.append(other.opened)
     served.reported.append(shown.reported)
     served.before_ready.append(shown.tried)
     shown.start()

@@ -158,7 +158,7 @@ def _up(declared: Declared, routes: Entries[Route]) -> dict[str, Link]:
     """Links with ``up`` filled in: said; else true with a kind, or with addresses or routes on it."""
     used = {item.link for item, _ in declared.addresses.items()}
     for route, _ in routes.items():
-        used.update(dev for dev in (route.dev, *(hop.dev for hop in route.nexthops)) if dev is not None)
+        used |= route.devices()
     return {
         name: replace(link, up=True) if link.up is None and (link.kind is not None or name in used) else link
         for name, (link, _) in declared.links.items()

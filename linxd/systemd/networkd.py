@@ -15,6 +15,8 @@ DROP_IN = "/etc/systemd/networkd.conf.d/linxd.conf"
 """The file in which it is told to leave them alone."""
 ROUTES, RULES = "ManageForeignRoutes", "ManageForeignRoutingPolicyRules"
 """The settings in question; where nothing is said, both hold (networkd.conf(5))."""
+SETTINGS = {"routes": ROUTES, "rules": RULES}
+"""Those by what they are about."""
 ROOTS = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
 _MOST = 1 << 20
 _YES, _NO = ("1", "yes", "y", "true", "t", "on"), ("0", "no", "n", "false", "f", "off")

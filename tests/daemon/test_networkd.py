@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from linxd.beside import Beside
+from linxd.beside import Beside, Networkd
 from linxd.config import ScopeConfig, load
 from linxd.log import Entry
 from linxd.reload import Reloader
@@ -77,7 +77,7 @@ class Machine:
         self.active: bool | None = True
         self.asked = 0
         self.said: list[list[str]] = []
-        self.beside = Beside(self._say, manages=self.settings.__getitem__, runs=self._runs)
+        self.beside = Beside(self._say, Networkd(self.settings.__getitem__, self._runs))
 
     def _say(self, entry: Entry) -> None:
         self.said.append(list(entry.details))
@@ -116,6 +116,18 @@ def test_what_is_undone_is_said_when_it_is_first_declared(host: Machine) -> None
     assert host.warned(LINK + RULE) == []
     host.settings[RULES] = True
     assert host.warned(LINK + RULE) == [f"{RULES}=no"]
+
+
+def test_one_that_ends_and_runs_again_is_warned_of_again(host: Machine) -> None:
+    assert host.warned(LINK + ROUTE) == [f"{ROUTES}=no"]
+    host.active = None
+    assert host.warned(LINK + ROUTE) == []
+    host.active = True
+    assert host.warned(LINK + ROUTE) == []
+    host.active = False
+    assert host.warned(LINK + ROUTE) == []
+    host.active = True
+    assert host.warned(LINK + ROUTE) == [f"{ROUTES}=no"]
 
 
 @pytest.mark.parametrize("active", [False, None])

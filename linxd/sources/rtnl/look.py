@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from linxd.patch import Key
 from linxd.records import dataclass, replace
 from linxd.sources.rtnl.attributes import link_options
-from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired, Route
+from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired
 from linxd.sources.rtnl.prefixes import network_of
 
 FAMILIES = frozenset({AF_INET, AF_INET6})
@@ -124,7 +124,7 @@ class Index:
             tables.add((route.family, route.table))
             if route.dev and not route.nexthops:
                 self.users.add(route.dev)
-            elif ways := _devices(route):
+            elif ways := route.devices():
                 self.users |= ways
             elif route.type == 1:
                 self.anywhere = True
@@ -237,8 +237,3 @@ def _look_at(kind: str, name: str | int) -> Look:
     if kind == "route":
         return Look(routes=frozenset({int(name)}))
     return Look(rules=True)
-
-
-def _devices(route: Route) -> set[str]:
-    """Names of the links that a route says it goes through; none when it leaves that to its gateway."""
-    return {way.dev for way in route.nexthops if way.dev} | ({route.dev} if route.dev else set())

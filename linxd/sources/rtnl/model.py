@@ -173,6 +173,10 @@ class Route:
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", ("route", self.family, self.table, self.to, self.tos, self.metric))
 
+    def devices(self) -> set[str]:
+        """Names of the links that it says it goes through; none when it leaves that to its gateway."""
+        return {way.dev for way in self.nexthops if way.dev} | ({self.dev} if self.dev else set())
+
     def words(self) -> str:
         to = "default" if self.to in ("0.0.0.0/0", "::/0") else self.to
         kind = "" if self.type == 1 else next(n for n, v in ROUTE_TYPES.items() if v == self.type) + " "
@@ -322,6 +326,14 @@ class Desired:
             case "neighbour":
                 return key in self.neighbours
         return key in self.rules
+
+    def on_links(self) -> set[str]:
+        """Names of all links that are declared, or on which something else is."""
+        placed = {*self.links, *(address.link for address in self.addresses.values())}
+        placed.update(neighbour.dev for neighbour in self.neighbours.values())
+        # Of very many routes few have several ways.
+        placed.update(route.dev for route in self.routes.values() if route.dev)
+        return placed.union(*(route.devices() for route in self.routes.values() if route.nexthops))
 
 
 def canonical_address(text: str) -> str:
