@@ -28,8 +28,12 @@ RELEASES = {"12": "bookworm", "13": "trixie"}
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "polkitd", "libglib2.0-bin", "python3", "python3-dbus-next",
     "iproute2", "nftables", "procps", "libcap2-bin", "passwd", "systemd-container", "curl", "iputils-ping",
+    "network-manager",
 )  # fmt: skip
-"""What linxd depends on and recommends, for machines have no network, and what tests look at them with."""
+"""What linxd depends on and recommends, for machines have no network, what tests look at them with, and what
+linxd is to get along with."""
+MASKED = ("NetworkManager.service", "NetworkManager-wait-online.service")
+"""What runs only where a test is about it."""
 TOOLS = ("systemd-nspawn", "mmdebstrap", "nsenter", "unshare")
 BOOT_SECONDS = 60.0
 """For a boot that takes 0.3 s where nothing else runs."""
@@ -51,7 +55,7 @@ def tree(release: str, packages: Sequence[str] = PACKAGES) -> Path:
         if shutil.which(tool) is None:
             raise Unavailable(f"needs {tool}")
     suite = RELEASES[release]
-    mark = hashlib.sha256(repr((suite, tuple(packages))).encode()).hexdigest()[:12]
+    mark = hashlib.sha256(repr((suite, tuple(packages), MASKED)).encode()).hexdigest()[:12]
     made = CACHE / f"system-{suite}-{mark}"
     if made.is_dir():
         return made
@@ -70,6 +74,8 @@ def tree(release: str, packages: Sequence[str] = PACKAGES) -> Path:
             raise Unavailable(f"making Debian {release} took too long") from None
         if done.returncode:
             raise Unavailable(f"Debian {release} can't be made: {done.stderr.strip()[-300:]}")
+        for unit in MASKED:
+            (fresh / "etc/systemd/system" / unit).symlink_to("/dev/null")
         # Two who make it at once: whoever comes second finds it made.
         with contextlib.suppress(OSError):
             fresh.rename(made)

@@ -38,17 +38,19 @@ def networkd(machine: Machine) -> Iterator[Machine]:
         machine.run("ip", "link", "delete", link)
 
 
-def warnings(machine: Machine, declared: str) -> list[str]:
-    """What the host's daemon, started with this, warns of before it is ready."""
+def warnings(machine: Machine, declared: str, *, verb: str = "restart") -> list[str]:
+    """What the host's daemon, started with this or told to reload it, warns of before that is done."""
     machine.write("/etc/linxd/host.toml", declared)
+    done = {"restart": "Started ", "reload": "host: reloaded: "}[verb]
     with Journal(machine) as journal:
-        machine.do("systemctl", "restart", "linxd.service")
+        machine.do("systemctl", verb, "linxd.service")
         seen: list[str] = []
 
         def ready(entry: dict[str, Any]) -> bool:
             if entry.get("_SYSTEMD_UNIT") == "linxd.service" and entry.get("PRIORITY") == "4":
                 seen.append(str(entry["MESSAGE"]))
-            return entry.get("UNIT") == "linxd.service" and str(entry["MESSAGE"]).startswith("Started ")
+            about = "linxd.service" in (entry.get("UNIT"), entry.get("_SYSTEMD_UNIT"))
+            return about and str(entry["MESSAGE"]).startswith(done)
 
         journal.entry(ready)
     return [line for line in seen if "networkd" in line]
@@ -86,6 +88,17 @@ def test_what_it_removes_is_said_at_the_start_with_the_file_that_ends_it(network
     assert [line.strip() for line in both.splitlines()[1:]] == written.text.splitlines()[1:]
     networkd.write(DROP_IN, written.text)
     assert warnings(networkd, LINK + ROUTE + RULE) == []
+
+
+def test_what_a_reload_first_declares_is_said_then(networkd: Machine) -> None:
+    assert warnings(networkd, LINK) == []
+    [routes] = warnings(networkd, LINK + ROUTE, verb="reload")
+    assert routes.splitlines()[1:] == ["  [Network]", "  ManageForeignRoutes=no"]
+    assert warnings(networkd, LINK + ROUTE, verb="reload") == []
+    [both] = warnings(networkd, LINK + ROUTE + RULE, verb="reload")
+    assert "removes routes and rules" in both
+    networkd.write(DROP_IN, "\n".join(line.strip() for line in both.splitlines()[1:]))
+    assert warnings(networkd, LINK + ROUTE + RULE, verb="reload") == []
 
 
 def test_where_it_does_not_run_nothing_is_said(machine: Machine, networkd: Machine) -> None:
