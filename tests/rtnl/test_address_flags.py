@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,10 +36,16 @@ def declared(address: str, *flags: str) -> str:
 
 def prepare(netns: str) -> None:
     """The link, on which no address is checked first: its route in table local would come a second later,
-    and the kernel tells nobody what is changed meanwhile."""
+    and the kernel tells nobody what is changed meanwhile. It is up, with what IPv6 puts on it for that: a
+    worker of the kernel's does so, when it gets to it."""
     batch(netns, "link set lo up", "link add e0 type veth peer name far0", "link set far0 up")
     sysctl = ["ip", "netns", "exec", netns, "sysctl", "-qw", "net.ipv6.conf.e0.accept_dad=0"]
     subprocess.run(sysctl, check=True)
+    ip(netns, "link set e0 up")
+    until = time.monotonic() + 10
+    while "ff00::/8" not in ip(netns, "-6 route show table all dev e0"):
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def seen(netns: str) -> object:

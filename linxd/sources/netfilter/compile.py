@@ -104,18 +104,24 @@ class Compiler:
             found = self._known.get(digest) or await self._stored(digest, {}, checkpoint)
             if found is not None:
                 return self._keep(digest, found)
-        text = await asyncio.to_thread(_outlined, flat)
-        await checkpoint()
-        if not text.statements:
-            return EMPTY
-        indices = {name: index(name) for name in devices.indexed_devices(text)}
-        for name, number in indices.items():
-            if not number:
-                raise trouble(f"link {name} is not there", "fwd and dup bind its index")
-        digest = self._digest(flat, indices)
-        found = self._known.get(digest) or await self._stored(digest, indices, checkpoint)
-        if found is None:
-            found = await self._load(flat, text, digest, indices, checkpoint)
+        scratch = Scratch(timeout=self._timeout)
+        try:
+            if "netdev" not in flat.text:
+                await scratch.begin()
+            text = await asyncio.to_thread(_outlined, flat)
+            await checkpoint()
+            if not text.statements:
+                return EMPTY
+            indices = {name: index(name) for name in devices.indexed_devices(text)}
+            for name, number in indices.items():
+                if not number:
+                    raise trouble(f"link {name} is not there", "fwd and dup bind its index")
+            digest = self._digest(flat, indices)
+            found = self._known.get(digest) or await self._stored(digest, indices, checkpoint)
+            if found is None:
+                found = await self._load(scratch, flat, text, digest, indices, checkpoint)
+        finally:
+            await scratch.close()
         return self._keep(digest, found)
 
     def _keep(self, digest: str, found: Compiled) -> Compiled:
@@ -150,14 +156,24 @@ class Compiler:
     # --- in the scratch namespace -------------------------------------------------------------------
 
     async def _load(
-        self, flat: Flat, text: Outline, digest: str, indices: Mapping[str, int], checkpoint: Checkpoint
+        self,
+        scratch: Scratch,
+        flat: Flat,
+        text: Outline,
+        digest: str,
+        indices: Mapping[str, int],
+        checkpoint: Checkpoint,
     ) -> Compiled:
         self.runs += 1
-        async with Scratch(timeout=self._timeout) as scratch:
+        async with scratch:
             late = await self._placeholders(scratch, text, indices)
             await self._run(scratch, flat, text)
-            listed = await self._command(scratch, "-s", "-a", "-t", "list", "ruleset")
-            messages = await _read(Reader(scratch.tables), checkpoint)
+            # nft lists while we read: neither changes anything.
+            listing = asyncio.create_task(self._command(scratch, "-s", "-a", "-t", "list", "ruleset"))
+            try:
+                messages = await _read(Reader(scratch.tables), checkpoint)
+            finally:
+                listed = await listing
         texts = await asyncio.to_thread(lambda: dict(rule_texts(listed)))
         found = Compiled(await assembled(messages, checkpoint), texts, digest, indices, late)
         self._judge(flat, text, found)

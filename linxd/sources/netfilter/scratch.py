@@ -53,7 +53,8 @@ class Outcome:
 
 
 class Scratch:
-    """An asynchronous context: inside it there is a namespace. Raises ScratchError on the way in.
+    """An asynchronous context: inside it there is a namespace. Raises ScratchError on the way in. Whoever
+    will need it soon may `begin` it before: it comes up meanwhile.
 
     ``timeout``: seconds that a command may take. ``tables`` and ``links`` are request sockets in the
     namespace.
@@ -67,15 +68,21 @@ class Scratch:
         self._python = python
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._up = False
 
-    async def __aenter__(self) -> Scratch:
+    async def begin(self) -> None:
+        """Start making the namespace; `close` is to be called then, come what may. Raises ScratchError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
         ours.setblocking(False)
+        with theirs:
+            await self._start(theirs)
+
+    async def __aenter__(self) -> Scratch:
         try:
-            with theirs:
-                await self._start(theirs)
-            await self._hello(ours)
+            if self._control is None:
+                await self.begin()
+            await self._hello()
         except BaseException:
             await self.close()
             raise
@@ -101,7 +108,9 @@ class Scratch:
         except OSError as error:
             raise trouble(f"{error.filename or self._python}: {error.strerror}") from None
 
-    async def _hello(self, ours: socket.socket) -> None:
+    async def _hello(self) -> None:
+        ours = self._control
+        assert ours is not None
         await self._readable()
         word, sockets, _, _ = socket.recv_fds(ours, 256, 2)
         opened = [socket.socket(fileno=number) for number in sockets]
@@ -114,6 +123,7 @@ class Scratch:
             for each in opened:
                 each.close()
             raise refusal(error.errno or errno.EIO) from None
+        self._up = True
 
     async def run(self, words: Sequence[str], text: str = "") -> Outcome:
         """Run a command in the namespace, with ``text`` as its standard input. Raises ScratchError when it
@@ -185,7 +195,8 @@ class Scratch:
         if process is None:
             return
         try:
-            await asyncio.wait_for(process.wait(), 0.2)
+            # One that nobody has asked for anything is not waited for to come up first.
+            await asyncio.wait_for(process.wait(), 0.2 if self._up else 0)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGKILL)

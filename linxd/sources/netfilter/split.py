@@ -32,7 +32,7 @@ class _Item:
     def size(self) -> int:
         """Bytes of its messages, by experience rather more than less."""
         length = self.span[1] - self.span[0]
-        return 100 + 5 * length if self.rule else 32 + 2 * length
+        return 100 + 5 * length if self.rule else 20 + 2 * length
 
 
 class Pieces:
@@ -224,7 +224,7 @@ def _only(text: str, spans: list[Span]) -> str:
             out.append(_blank(text[at:start]))
         out.append(text[max(start, at) : stop])
         at = max(at, stop)
-    return _trimmed("".join(out) + _blank(text[at:]))
+    return "".join(out) + "\n" * text.count("\n", at)
 
 
 def _trimmed(text: str) -> str:
@@ -232,4 +232,6 @@ def _trimmed(text: str) -> str:
 
 
 def _blank(text: str) -> str:
-    return "\n".join(" " * len(line) for line in text.split("\n"))
+    """As many lines, and what comes next at its column."""
+    lines = text.count("\n")
+    return "\n" * lines + " " * (len(text) - text.rfind("\n") - 1)

@@ -355,6 +355,8 @@ class RtnlSource(Source[Desired, Observed]):
         hold."""
         kind = op.key[0]
         if kind == "link":
+            if op.verb is Verb.UPDATE and [(c.attribute, c.want) for c in op.changes] == [("state", "up")]:
+                return [look_at(op.key)]  # nothing goes with a link that comes up
             return [look_at(op.key), self.index.after_link(str(op.key[1]))]
         looks = [] if op.key in self._proven and op.verb is not Verb.DELETE else [look_at(op.key)]
         if kind == "address":
