@@ -170,12 +170,14 @@ class Compiler:
             await self._run(scratch, flat, text)
             # nft lists while we read: neither changes anything.
             listing = asyncio.create_task(self._command(scratch, "-s", "-a", "-t", "list", "ruleset"))
+            await asyncio.sleep(0)  # it begins
             try:
                 messages = await _read(Reader(scratch.tables), checkpoint)
+                tables = await assembled(messages, checkpoint)
             finally:
                 listed = await listing
         texts = await asyncio.to_thread(lambda: dict(rule_texts(listed)))
-        found = Compiled(await assembled(messages, checkpoint), texts, digest, indices, late)
+        found = Compiled(tables, texts, digest, indices, late)
         self._judge(flat, text, found)
         await asyncio.to_thread(self._store, digest, messages, listed, late)
         return found
