@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import sys
 
 from linxd import statedir
@@ -51,6 +53,10 @@ def _common(parser: argparse.ArgumentParser) -> None:
 def _config(options: argparse.Namespace) -> ScopeConfig:
     if not options.scope and not options.file:
         raise Trouble("which one? Name a scope, or a file")
+    # What comes now may be very much, has no cycles, and ends with the command: it is looked through neither
+    # while it is made nor at the end.
+    gc.disable()
+    atexit.register(gc.freeze)
     return configured(options.scope, options.file)
 
 
