@@ -180,10 +180,9 @@ def depth(value: object) -> int:
     waiting: list[tuple[object, int]] = [(value, 0)]
     while waiting:
         item, level = waiting.pop()
-        if level > deepest:
-            deepest = level
-        if isinstance(item, dict):
-            waiting += [(child, level + 1) for child in item.values()]
-        elif isinstance(item, list):
-            waiting += [(child, level + 1) for child in item]
+        inside = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        if inside:
+            level += 1
+            deepest = max(deepest, level)
+            waiting += [(child, level) for child in inside if isinstance(child, (dict, list))]
     return deepest

@@ -116,7 +116,8 @@ class Reader:
         A key that ``fields`` lacks is a fault, unless ``unknown`` is asked and says that it took care of it.
         """
         values: dict[str, Any] = {}
-        for key, item in node.table().items():
+        table = node.table()
+        for key, item in table.items():
             entry = fields.get(key)
             if entry is None:
                 if unknown is None or not unknown(item):
@@ -126,9 +127,8 @@ class Reader:
                 if value is not None:
                     values[key] = value
         if check_required:
-            for key, entry in fields.items():
-                if entry.required and key not in node.table():
-                    self.missing(node, key, "is required", entry.doc)
+            for key in [key for key, entry in fields.items() if entry.required and key not in table]:
+                self.missing(node, key, "is required", fields[key].doc)
         return values
 
     def unknown(self, node: Node, known: Iterable[str], hint: str = "") -> None:

@@ -6,6 +6,7 @@ Each raises `Wrong` and carries its own JSON Schema; none knows which key it is 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -155,9 +156,17 @@ def ifname(text: Any, *, of_link: bool = True) -> str:
 
     ``of_link`` False: a rule's iif or oif, which may be any name a link could have had.
     """
-    want = "an interface name"
     if not isinstance(text, str):
-        raise Wrong(want)
+        raise Wrong(_NAME)
+    return _ifname(text, of_link)
+
+
+_NAME = "an interface name"
+
+
+@functools.lru_cache(maxsize=1024)  # many routes lead to few links
+def _ifname(text: str, of_link: bool) -> str:
+    want = _NAME
     size = len(text.encode("utf-8", "surrogatepass"))
     if not 1 <= size <= 15:
         raise Wrong(f"{want} of 1 to 15 bytes", f"this has {size}" if text else "")
