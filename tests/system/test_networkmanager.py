@@ -138,7 +138,6 @@ def test_links_that_it_manages_are_said_with_the_file_that_ends_it(manager: Mach
         ]
         begin(manager, "restart")
         manager.do("systemctl", "restart", "linxd.service")
-        manager.do("nmcli", "connection", "up", "port1")
         assert warning(journal)[0] == "port1"
         unmanaged(manager, "port0", "up0", "far0", "far1")
 
@@ -147,7 +146,8 @@ def test_what_it_takes_up_later_is_said_then(manager: Machine) -> None:
     manager.do("nmcli", "connection", "down", "port1")
     manager.do("ip", "address", "add", "10.5.0.8/24", "dev", "port1")
     eventually(lambda: shown(manager, "port1"))
-    manager.write("/etc/linxd/host.toml", port(0) + port(1))
+    # No more than that it is up: an address of ours that comes back while it is being removed ends 1.52.
+    manager.write("/etc/linxd/host.toml", port(0) + "[link.port1]\nup = true\n")
     with Journal(manager) as journal:
         manager.do("systemctl", "start", "linxd.service")
         assert warning(journal)[0] == "port0"
@@ -169,7 +169,8 @@ def test_told_so_it_leaves_alone_what_is_declared(manager: Machine, told: bool) 
     with Lines(manager, "ip", "monitor", "address") as addresses:
         addresses.heard(lambda number: manager.do(*poke, f"10.4.{number}.1/32"))
         done = manager.run("nmcli", "connection", "up", "port0")
-        assert (done.returncode == 0) is not told, done.stderr
+        # Untold it may end of what we put back while it is being removed (1.52), and is started again.
+        assert done.returncode or not told, done.stderr
         manager.do(*poke, "10.4.255.1/32")
         before = addresses.until(r"10\.4\.255\.1/32")
     removed = [line for line in before if line.startswith("Deleted") and "10.6.0.9/24" in line]
