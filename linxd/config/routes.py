@@ -235,16 +235,13 @@ def _check_ways(draft: _Draft) -> None:
     values, node, family = draft.values, draft.node, draft.family
     kind: int = values.get("type", ROUTE_TYPES["unicast"])
     type_word = _TYPE_WORDS[kind]
-    ways: Sequence[str] = [
-        key for key in ("via", "dev", "onlink", "nexthops") if key in values or key in node.table()
-    ]
     if type_word in NOWHERE:
-        for key in ways:
+        for key in _said_ways(draft):
             draft.error(key, f"a route of type {type_word} leads nowhere", "leave it out")
         return
     via: Gateway | None = values.get("via")
     if draft.hops:
-        for key in ways:
+        for key in _said_ways(draft):
             if key != "nexthops":
                 draft.error(key, "stands beside nexthops", "say it in each next hop")
         for _, hop_family in draft.hops:
@@ -263,6 +260,11 @@ def _check_ways(draft: _Draft) -> None:
         draft.error("onlink", "needs both via and dev")
     if type_word != "unicast" and via is not None and type_word in ("local", "broadcast", "anycast"):
         draft.error("via", f"a route of type {type_word} has no gateway")
+
+
+def _said_ways(draft: _Draft) -> Sequence[str]:
+    table = draft.node.table()
+    return [key for key in ("via", "dev", "onlink", "nexthops") if key in draft.values or key in table]
 
 
 def _check_gateway_family(draft: _Draft, key: str, family: int) -> None:
