@@ -18,7 +18,7 @@ from linxd.clock import BOOT, Alarm, Clock
 from linxd.feed import Feed
 from linxd.gate import Gate, backoff
 from linxd.ledger import MemoryLedger
-from linxd.patch import Condition, Culprit, Key, Patch, Report, State, Trigger
+from linxd.patch import Condition, Culprit, Key, Op, Patch, Report, State, Trigger
 from linxd.runner import Runner
 from linxd.source import Blocked, D, Gone, Hint, O, Owned, Source
 from linxd.status import LoopState, Status
@@ -89,6 +89,8 @@ class Loop(Generic[D, O]):
         self._runner: Runner[D, O] = Runner(source, self.owned, self._gate, self._feed, ended=self._ended)
         self._task: asyncio.Task[object] | None = None
         self._stopping = False
+        self._idle = False
+        """Whether nothing runs, and nothing was found to be due."""
 
         self._wanted: Trigger | None = Trigger.START
         """Why a pass over everything is to run next, if one is."""
@@ -247,6 +249,7 @@ class Loop(Generic[D, O]):
             raise RuntimeError("a loop runs once")
         self._task = asyncio.current_task()
         alarm = self._clock.alarm(self._wake.set)
+        self.source.admits = self._admits
         try:
             if not self._stopping:
                 self._feed.open()
@@ -254,7 +257,9 @@ class Loop(Generic[D, O]):
                 self._wake.clear()
                 if not await self._turn():
                     self._arm(alarm)
+                    self._idle = True
                     await self._wake.wait()
+                    self._idle = False
         except Gone:
             self.gone = True
         except asyncio.CancelledError:
@@ -263,6 +268,7 @@ class Loop(Generic[D, O]):
                 raise
         finally:
             self._stopping = self._runner.stopping = True
+            self._idle = False
             self._feed.close()
             alarm.close()
             self._end_waiting()
@@ -302,6 +308,15 @@ class Loop(Generic[D, O]):
         # A source that never had to wait has kept everybody else waiting.
         await asyncio.sleep(0)
         return True
+
+    def _admits(self, op: Op) -> bool:
+        """Whether nothing speaks against trying an op now, ahead of the next pass: that is about to be the
+        one of the event that calls for it, and would be allowed to try it."""
+        if not self._idle or self._wanted is not None or self._plans or self._feed or self._feed.missed:
+            return False
+        if self._paused_until is not None or self._blocked_until is not None or self._stopping:
+            return False
+        return self._gate.admit(op, event=True) is None
 
     def _arm(self, alarm: Alarm) -> None:
         quiet_at = self._gate.expire()

@@ -285,6 +285,9 @@ class Source(abc.ABC, Generic[D, O]):
     """``rtnl``, ``netfilter``, ``sysctl``, or the caller's own."""
     watch: ClassVar[str] = "timer"
     """``event``, ``event+poll``, ``poll`` or ``timer``: how drift is noticed between two resyncs."""
+    admits: Callable[[Op], bool] = staticmethod(lambda op: False)
+    """Asked whether an op that an event calls for may be carried out at once, ahead of the pass that the
+    event's hint brings about and that accounts for the op. Set by the loop that drives the source."""
     interruptible: ClassVar[bool] = False
     """Whether a hinted pass may run while another awaits its checkpoint, so that healing one object need not
     wait for a look at 100,000."""

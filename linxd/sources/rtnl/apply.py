@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from linxd.netlink import rt, wire
 from linxd.netlink.socket import NetlinkError, Requests
@@ -25,6 +26,8 @@ from linxd.sources.rtnl.model import AF_INET, Address, Desired, Link, Route
 from linxd.sources.rtnl.reader import Reader
 from linxd.sources.rtnl.table import LAST_INDEX
 
+Answers: TypeAlias = Sequence[NetlinkError | None]
+"""What became of requests, each in its place."""
 SLICE = 400
 """Messages between two breaths: some 4 ms on an ordinary machine."""
 TRIES = 4
@@ -95,6 +98,13 @@ class Applier:
                 await work.checkpoint()
         self._put_back()
         return outcomes
+
+    def became(self, op: Op, messages: Sequence[Message], answers: Answers, view: View) -> Outcome:
+        """What became of an op whose requests were made ahead; of those, a link's are its attributes'."""
+        if op.key[0] == "link":
+            self._refresh(op, view)
+        error = _first_error(op, messages, answers)
+        return Outcome(op, _unmet(op, view) if error is None else self._refused(op, error, view))
 
     def _put_back(self) -> None:
         again = [(tries + 1, message) for tries, message in self._theirs if self._send(message) is not None]
@@ -391,9 +401,7 @@ def _is_news(entry: Entry | None, after: Entry | None) -> bool:
     return entry is not after and (entry is None or entry != after)
 
 
-def _first_error(
-    op: Op, messages: Sequence[Message], answers: Sequence[NetlinkError | None]
-) -> NetlinkError | None:
+def _first_error(op: Op, messages: Sequence[Message], answers: Answers) -> NetlinkError | None:
     deletes = (wire.RTM_DELADDR, wire.RTM_DELROUTE, wire.RTM_DELRULE, wire.RTM_DELNEIGH)
     for (kind, _flags, _payload), error in zip(messages, answers, strict=True):
         if error is not None and not (kind in deletes and error.errno in ABSENT_ALREADY):

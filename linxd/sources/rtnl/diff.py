@@ -97,7 +97,7 @@ def diff_kind(
         entry = claims.get(key)
         seen = have.get(key)
         if seen is None:
-            _absent(kind, spec, entry, view, plan)
+            absent(kind, spec, entry, view, plan)
         else:
             _present(kind, spec, seen, entry, view, policy, plan)
     for key, entry in claims.items():
@@ -154,7 +154,8 @@ def _coming(links: tuple[Key, ...], view: View) -> tuple[tuple[Key, ...], str]:
     return tuple(coming), ""
 
 
-def _absent(kind: Kind, spec: Any, entry: Entry | None, view: View, plan: Plan) -> None:
+def absent(kind: Kind, spec: Any, entry: Entry | None, view: View, plan: Plan) -> None:
+    """Add to ``plan`` what a declared object needs that is not in the kernel."""
     needs, missing = _needs(kind, spec, view)
     if entry is not None and "ifindex" in entry.facts:
         # Gone for good: what bears its index one day is another link.

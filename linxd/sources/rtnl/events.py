@@ -21,7 +21,7 @@ from linxd.netlink.wire import Message, WireError
 from linxd.patch import Culprit, Key
 from linxd.records import replace
 from linxd.source import Hint, Owned, Writer
-from linxd.sources.rtnl import addresses, neighbours, prefixes, routes, rules
+from linxd.sources.rtnl import addresses, neighbours, prefixes, rules
 from linxd.sources.rtnl.alike import Alike
 from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import Index, Waiting
@@ -77,10 +77,12 @@ class EventReader:
         source: Watched,
         notify: Callable[[Hint], None],
         identify: Identify,
+        react: Callable[[Hint], None] = lambda hint: None,
     ) -> None:
         self._events = events
         self._source = source
         self._notify = notify
+        self._react = react
         self._identify = identify
         self._writers: list[Writer] = []
         """Who is still to be looked up."""
@@ -138,16 +140,18 @@ class EventReader:
             self._source.alike.lost()
             self._gone.clear()
             self._notify(Hint(None, at=now))
-        for key, hint in hints.items():
-            # There may be a later word on a link, and it is changed in place whatever it is by then. (What
-            # went and is back is met in making it.)
-            self._notify(hint if all_read or key[0] != "link" else replace(hint, seen=None))
         waiting = [writer for writer in writers.values() if writer is not None]
         if waiting:
             if not self._writers:
                 # After the pass that the hints have woken, if that can begin at once: it heals first.
                 self._loop.call_soon(self.identify)
             self._writers += waiting
+        for key, hint in hints.items():
+            if all_read and len(hints) == 1:
+                self._react(hint)
+            # There may be a later word on a link, and it is changed in place whatever it is by then. (What
+            # went and is back is met in making it.)
+            self._notify(hint if all_read or key[0] != "link" else replace(hint, seen=None))
 
     def _take(
         self, message: Message, now: float, writers: dict[int, Writer | None], hints: dict[Key, Hint]
@@ -201,15 +205,16 @@ class EventReader:
     def _route(self, message: Message) -> list[tuple[Key, object]]:
         index = self._source.index
         desired = index.desired
-        msg = rt.decode_route(message.buf, message.start, message.end)
-        key = routes.key_of(msg)
+        key: Key = ("route", *rt.route_key(message.buf, message.start, message.end))
         gone = message.type == wire.RTM_DELROUTE
-        if key in desired.routes or self._mine(key):
+        mine = key in desired.routes or self._mine(key)
+        if mine and gone:
+            return [(key, GONE)]
+        msg = rt.decode_route(message.buf, message.start, message.end)
+        if mine:
             # One that came without taking another's place may stand behind ours or in front of it: only a
             # look tells.
-            if not gone and not message.flags & wire.NLM_F_REPLACE:
-                return [(key, None)]
-            return [(key, GONE if gone else msg)]
+            return [(key, msg if message.flags & wire.NLM_F_REPLACE else None)]
         if not gone and desired.foreign_remove and (msg.family, msg.table) in index.tables:
             return [(key, msg)]
         if not gone and msg.protocol == PROTO_LINXD:

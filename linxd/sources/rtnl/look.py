@@ -140,6 +140,11 @@ class Index:
                 found.setdefault(network_of(self.desired.addresses[key]), []).append(key)
         return found or {}
 
+    def neighbouring(self, key: Key) -> Sequence[Key]:
+        """The declared addresses of the network that this one stands for on its link, itself among them."""
+        address = self.desired.addresses.get(key)
+        return () if address is None else self.networks_of(address.link).get(network_of(address), ())
+
     def after_link(self, name: str) -> Look:
         """What may have changed silently when this link did: those that stand on it, what it carries, and
         all routes (the kernel deletes routes of a link that goes down without a word, in every table)."""

@@ -316,16 +316,20 @@ class Desired:
 
     def declares(self, key: Key) -> bool:
         """Whether an object of that identity is declared."""
+        return self.find(key) is not None
+
+    def find(self, key: Key) -> Link | Address | Route | Rule | Neighbour | None:
+        """What is declared under an identity."""
         match key[0]:
             case "link":
-                return key[1] in self.links
+                return self.links.get(str(key[1]))
             case "address":
-                return key in self.addresses
+                return self.addresses.get(key)
             case "route":
-                return key in self.routes
+                return self.routes.get(key)
             case "neighbour":
-                return key in self.neighbours
-        return key in self.rules
+                return self.neighbours.get(key)
+        return self.rules.get(key)
 
     def on_links(self) -> set[str]:
         """Names of all links that are declared, or on which something else is."""

@@ -12,7 +12,7 @@ from linxd.ownership import Origin
 from linxd.patch import Entry, Key
 from linxd.source import Owned
 from linxd.sources.rtnl import addresses, links, neighbours, routes, rules
-from linxd.sources.rtnl.diff import Plan, Policy, View, diff_kind
+from linxd.sources.rtnl.diff import Plan, Policy, View, absent, diff_kind
 from linxd.sources.rtnl.kind import Have, HostLinks, Kind, origin_of
 from linxd.sources.rtnl.look import NONE, Index
 from linxd.sources.rtnl.model import PROTO_LINXD
@@ -60,6 +60,16 @@ class Planner:
     def in_place(self, table: LinkTable) -> bool:
         """Whether it is known that every claim is under the name of its link."""
         return self._in_place == (table, table.moves)
+
+    def gone(self, key: Key, table: LinkTable, index: Index, owned: Owned) -> tuple[Plan, View]:
+        """What `plan` comes to for one declared object that has gone; not for a link."""
+        kind = str(key[0])
+        view = self.view(table, index)
+        plan = Plan()
+        want = index.desired.find(key)
+        if want is not None:
+            absent(KINDS[kind], want, owned.get(key), view, plan)
+        return plan, view
 
     def plan(self, observed: Observed, index: Index, owned: Owned, *, complete: bool) -> Plan:
         """Compare everything that ``observed`` covers. ``complete``: foreign objects may be judged as

@@ -40,10 +40,12 @@ class Run:
         if hint.at:
             self.event_at = min(self.event_at or hint.at, hint.at)
 
-    def healed(self) -> None:
-        """The first patch that an event asked for is in the kernel."""
+    def healed(self, at: float | None = None) -> None:
+        """The first patch that an event asked for is in the kernel, since ``at`` (CLOCK_MONOTONIC seconds)
+        or now."""
         if self.event_at and not self.heal_usec:
-            self.heal_usec = max(1, int((time.monotonic() - self.event_at) * 1e6))
+            at = time.monotonic() if at is None else at
+            self.heal_usec = max(1, int((at - self.event_at) * 1e6))
 
     def wrote(self, key: Key) -> bool:
         """Whether this pass has changed the object already."""

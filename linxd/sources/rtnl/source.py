@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
@@ -28,7 +29,7 @@ from linxd.source import (
 )
 from linxd.sources.rtnl import addresses, neighbours, routes
 from linxd.sources.rtnl.alike import Alike
-from linxd.sources.rtnl.apply import Applier
+from linxd.sources.rtnl.apply import Applier, Outcome
 from linxd.sources.rtnl.diff import Plan, settle
 from linxd.sources.rtnl.events import EventReader, Identify
 from linxd.sources.rtnl.hostside import HostSide, HostWatch, refers
@@ -39,9 +40,12 @@ from linxd.sources.rtnl.observed import Observed
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
 from linxd.sources.rtnl.reader import Reader
+from linxd.sources.rtnl.reflex import Reflex
 from linxd.sources.rtnl.routereader import BREATH, RouteReader
 from linxd.sources.rtnl.run import Run
 from linxd.sources.rtnl.table import LinkTable
+
+log = logging.getLogger(__name__)
 
 ROUNDS = 6
 """Looks in one pass. Two are the rule (do it, see that it holds); a link made anew with all that stood on it
@@ -80,6 +84,7 @@ class RtnlSource(Source[Desired, Observed]):
         self._open_events = events
         self._identify = identify
         self._reader = Reader(requests)
+        self._reflex = Reflex(requests, self._identify_now)
         self._applier = Applier(requests, self._reader, KINDS, self._identify_now)
         self._planner = Planner(hold)
         self.links = LinkTable()
@@ -118,8 +123,9 @@ class RtnlSource(Source[Desired, Observed]):
         await self._declare(work)
         keyed = bool(work.hints) and all(hint.key is not None for hint in work.hints) and self._looked_once
         run = Run(work, keyed=keyed)
+        answered, later = self._answered(run)
         if keyed:
-            await self._heal(run)
+            await self._heal(run, [hint for hint in work.hints if hint is not answered], later)
         else:
             await self._rounds(run, EVERYTHING)
             self._looked_once = True
@@ -140,7 +146,7 @@ class RtnlSource(Source[Desired, Observed]):
 
     def subscribe(self, notify: Callable[[Hint], None]) -> Subscription:
         """Hints from rtnetlink's multicast groups. Raises OSError."""
-        events = EventReader(self._open_events(), self, notify, self._identify)
+        events = EventReader(self._open_events(), self, notify, self._identify, self._react)
         self._watch = Watch(events, notify, self._reader.routes)
         self._watch.follow(self._host)
         return self._watch
@@ -158,6 +164,49 @@ class RtnlSource(Source[Desired, Observed]):
             self._watch.identify()
 
     # -- passes ---------------------------------------------------------------------------------------------
+
+    def _react(self, hint: Hint) -> None:
+        """An event that stands alone, and its hint, which is about to be told of: what it calls for may be
+        done first, where it is simple."""
+        key, owned = hint.key, self.owned
+        index = self.index
+        if key not in self._proven or hint.seen is None or owned is None or not self._believed([hint]):
+            return
+        if key[0] == "address" and ":" not in str(key[2]) and len(index.neighbouring(key)) > 1:
+            # The kernel may be about to tell of the others, and which one comes first matters.
+            return
+        try:
+            if hint.seen is GONE:
+                plan, view = self._planner.gone(key, self.links, index, owned)
+            else:
+                observed = Observed(self.links, NOTHING)
+                observed.keys.add(key)
+                self._put(observed, key, hint.seen)
+                plan = self._planner.plan(observed, index, owned, complete=True)
+                view = self._planner.view(self.links, index)
+            self._reflex.act(hint, plan, view, index, owned, self.admits)
+        except Exception:
+            # The pass will meet it again, and knows how to say it.
+            log.debug("%s: ahead of a pass", self.name, exc_info=True)
+
+    def _answered(self, run: Run) -> tuple[Hint | None, Look]:
+        """Account for what was done at once. Returns for which event that was, and where to look again
+        because of it."""
+        answered = self._reflex.take()
+        if answered is None:
+            return None, NOTHING
+        view = self._planner.view(self.links, self.index)
+        outcome = self._applier.became(answered.op, answered.messages, answered.answers, view)
+        if outcome.condition is not None and answered.declared is not self.index:
+            # Refused, and nobody asks for it any more.
+            return None, NOTHING
+        run.named(answered.hint)
+        run.drift(outcome.op)
+        looks = {self.pending.look}
+        if self._came_of(run, outcome, looks):
+            looks.add(look_at(outcome.op.key))
+        run.healed(answered.at)
+        return answered.hint, together(looks)
 
     async def _stand(self, report: Report) -> None:
         """Keep in mind of which objects something is said, and which of them wait."""
@@ -199,13 +248,12 @@ class RtnlSource(Source[Desired, Observed]):
                 if self._watch is not None:
                     self._watch.follow(self._host)
 
-    async def _heal(self, run: Run) -> None:
-        """Objects that events named, first; then what may have gone silently with them."""
+    async def _heal(self, run: Run, hints: Sequence[Hint], later: Look) -> None:
+        """Objects that events named, first; then what may have gone silently with them, and ``later``."""
         observed = Observed(self.links, NOTHING)
         now = NOTHING
-        later = NOTHING
-        look_only = not self._believed(run.work.hints)
-        for number, hint in enumerate(run.work.hints, 1):
+        look_only = not self._believed(hints)
+        for number, hint in enumerate(hints, 1):
             if not number % BREATH:
                 await asyncio.sleep(0)
             key = hint.key
@@ -331,24 +379,31 @@ class RtnlSource(Source[Desired, Observed]):
         for number, outcome in enumerate(outcomes, 1):
             if not number % BREATH:
                 await asyncio.sleep(0)
-            if outcome.condition is not None:
-                if outcome.condition.errno == errno.EEXIST and run.first_clash(outcome.op):
-                    looks.add(look_into(outcome.op.key))
-                else:
-                    run.hold(outcome.op, outcome.condition)
-            else:
-                op = outcome.op
-                run.did(op)
-                if op.key[0] in ("link", "address"):
-                    looks.update(self._looks_after(op))
-                elif op.verb is Verb.DELETE or op.key not in self._proven:
-                    places.setdefault((str(op.key[0]), op.key[1]), op)
+            op = outcome.op
+            if self._came_of(run, outcome, looks):
+                places.setdefault((str(op.key[0]), op.key[1]), op)
         for op in places.values():
             looks.add(look_at(op.key))
         if links:
             looks.add(await run.waiting())
         run.healed()
         return together(looks)
+
+    def _came_of(self, run: Run, outcome: Outcome, looks: set[Look]) -> bool:
+        """Account for what became of an op. Where it may have changed more than its object comes into
+        ``looks``; returns whether its own place is to be looked at."""
+        op = outcome.op
+        if outcome.condition is not None:
+            if outcome.condition.errno == errno.EEXIST and run.first_clash(op):
+                looks.add(look_into(op.key))
+            else:
+                run.hold(op, outcome.condition)
+            return False
+        run.did(op)
+        if op.key[0] in ("link", "address"):
+            looks.update(self._looks_after(op))
+            return False
+        return op.verb is Verb.DELETE or op.key not in self._proven
 
     def _looks_after(self, op: Op) -> list[Look]:
         """Where an op may have changed more than its object, and the object itself until it was seen to
