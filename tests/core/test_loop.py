@@ -13,10 +13,10 @@ from linxd.clock import BOOT
 from linxd.feed import MOST_HINTS
 from linxd.ledger import MemoryLedger
 from linxd.loop import Loop, LoopState
-from linxd.patch import Claim, Culprit, Entry, Op, State
+from linxd.patch import Claim, Culprit, Entry, Op, State, Verb
 from linxd.source import Blocked, Gone, Hint, Pass, Writer
 from tests.core.bed import quiet, running
-from tests.core.fakes import Deaf, Look, Things, World, key, things
+from tests.core.fakes import Deaf, Look, Thing, Things, World, key, things
 
 
 def test_the_first_pass_comes_at_once() -> None:
@@ -1026,5 +1026,78 @@ def test_conditions_of_what_a_pass_did_not_look_at_stay() -> None:
             bed.loop.declare(things(c="3"))
             await quiet()
             assert bed.loop.conditions == {}
+
+    asyncio.run(story())
+
+
+def test_an_op_is_admitted_ahead_of_its_pass_only_where_that_pass_comes_next_and_would_admit_it() -> None:
+    async def story() -> None:
+        world = World()
+        op = Op(Verb.CREATE, Thing("a"), None)
+        assert not world.admits(op)
+        async with running(world, things(a="1")) as bed:
+            loop = bed.loop
+            assert world.admits(op)
+            assert world.notify is not None
+            world.notify(Hint(key("b")))
+            assert not world.admits(op)  # something else was told of first
+            await quiet()
+            assert world.admits(op)
+            world.notify(Hint(None))
+            assert not world.admits(op)  # something was lost
+            await quiet()
+            loop.declare(things(a="1"))
+            assert not world.admits(op)
+            await quiet()
+            loop.pause(bed.clock.now() + 60)
+            assert not world.admits(op)
+            await quiet()
+            assert not world.admits(op)
+            loop.resume()
+            await quiet()
+            loop.leave(key("a"), bed.clock.now() + 60)
+            await quiet()
+            assert not world.admits(op)
+            assert world.admits(Op(Verb.CREATE, Thing("c"), None))
+            loop.take_up(key("a"))
+            await quiet()
+            assert world.admits(op)
+            world.trouble = Blocked("not now")
+            world.drift("a")
+            await quiet()
+            assert loop.state is LoopState.BLOCKED
+            assert not world.admits(op)
+            world.trouble = None
+            await bed.after(1)
+            assert world.admits(op)
+            plan = asyncio.ensure_future(loop.plan())
+            await asyncio.sleep(0)
+            assert not world.admits(op)
+            await plan
+            await quiet()
+            world.gate = asyncio.Event()
+            asked = asyncio.ensure_future(loop.request())
+            await world.halted.wait()
+            assert not world.admits(op)  # a pass runs
+            world.gate.set()
+            await asked
+            await quiet()
+            assert world.admits(op)
+            loop.stop()
+            assert not world.admits(op)
+
+    asyncio.run(story())
+
+
+def test_what_is_fought_over_is_not_admitted_ahead() -> None:
+    async def story() -> None:
+        world = World()
+        async with running(world, things(a="1")):
+            op = Op(Verb.CREATE, Thing("a"), None)
+            for _ in range(5):
+                assert world.admits(op)
+                world.drift("a")
+                await quiet()
+            assert not world.admits(op)
 
     asyncio.run(story())
