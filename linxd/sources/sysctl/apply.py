@@ -56,16 +56,20 @@ class Applier:
             return Outcome(None)  # another link by now: the entry is about the one that went
         besides = self._besides(path)
         before = self._values(besides)
+        ahead = owned.get(op.key) != op.after
         try:
-            owned.intend([(op.key, op.after)])
+            if ahead:
+                owned.intend([(op.key, op.after)])
         except LedgerError as error:
             return Outcome(None, unrecorded(op, error))
         try:
             self._procfs.write(path, goal)
         except OSError as error:
-            owned.revert([op.key])
+            if ahead:
+                owned.revert([op.key])
             return Outcome(None, self._failed(op, want, error))
-        owned.settle([op.key])
+        if ahead:
+            owned.settle([op.key])
         if have is not None and not same(have, want.value):
             value = Change(VALUE, shown(want.path, have), shown(want.path, want.value))
             op = replace(op, have=Sysctl(want.path, have), changes=(value,))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import ClassVar
 
 from linxd.netlink.events import Events
@@ -98,6 +98,7 @@ class SysctlSource(Source[Desired, Observed]):
         self._directories: list[Path] = []
         self._listing: Listing = {}
         self._indices: dict[str, int] = {}
+        self._names: dict[int, str] = {}
         self._paths: dict[Path, None] = {}
         """All keys that matter: declared, owned, and what is needed to give those back."""
         self._silent: list[Path] = []
@@ -160,12 +161,21 @@ class SysctlSource(Source[Desired, Observed]):
 
     # -- asked by the watch ---------------------------------------------------------------------------------
 
-    def drifted(self, *, silent: bool) -> Iterable[Key]:
-        """Keys that are not as they were at the last pass. ``silent``: of those without events."""
-        changed = self._reader.changed(self._silent if silent else self._paths)
+    def drifted(self, *, silent: bool = False, only: Collection[Path] | None = None) -> Iterable[Key]:
+        """Keys that are not as they were at the last pass. ``silent``: of those without events; ``only``: of
+        just these."""
+        if only is None:
+            paths: Iterable[Path] = self._silent if silent else self._paths
+        else:
+            paths = [path for path in only if path in self._paths]
+        changed = self._reader.changed(paths)
         if self._reader.renewed:
             self._stale = True
         return [key_of(path) for path in changed]
+
+    def interface(self, ifindex: int) -> str | None:
+        """The name that an interface of some key had at the last pass."""
+        return self._names.get(ifindex)
 
     def interfaces_moved(self) -> Iterable[Key]:
         """Keys and globs that concern an interface which came or went since the last pass."""
@@ -274,6 +284,7 @@ class SysctlSource(Source[Desired, Observed]):
             self._quiet = None
             self._reader.renewed.clear()
             self._indices = self._procfs.indices(self._named(listing))
+            self._names = {ifindex: name for name, ifindex in self._indices.items()}
         followed = follow(entries, self._indices, listing)
         paths_now = dict.fromkeys(self._wanted.of)
         paths_now.update(dict.fromkeys(map(path_of, followed.entries)))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Literal, Protocol
 
 from linxd.netlink import wire
@@ -26,29 +27,58 @@ GROUPS = (wire.RTNLGRP_LINK, wire.RTNLGRP_IPV4_NETCONF, wire.RTNLGRP_IPV6_NETCON
 POLL = 1.0
 """Seconds for which a silent key may stay changed."""
 
+REST = 0.01
+"""Seconds after events that name keys until the other keys are looked at, too."""
+
 _TOLD = {
-    "ipv4": frozenset({"forwarding", "rp_filter", "proxy_arp", "ignore_routes_with_linkdown"}),
-    "ipv6": frozenset({"forwarding", "proxy_ndp", "ignore_routes_with_linkdown", "force_forwarding"}),
+    "ipv4": {2: "forwarding", 3: "rp_filter", 5: "proxy_arp", 6: "ignore_routes_with_linkdown"},
+    "ipv6": {2: "forwarding", 5: "proxy_ndp", 6: "ignore_routes_with_linkdown", 9: "force_forwarding"},
 }
-"""The keys below conf of which RTM_NEWNETCONF tells (measured; the tests measure it again)."""
+"""The keys below conf of which RTM_NEWNETCONF tells, by their attributes (include/uapi/linux/netconf.h;
+measured, and the tests measure it again)."""
+_FAMILIES = {wire.AF_INET: "ipv4", wire.AF_INET6: "ipv6"}
+_IFINDEX = 1
+_ALL_AND_DEFAULT = {-1: "all", -2: "default"}
+_IP_FORWARD: Path = ("net", "ipv4", "ip_forward")
+_FORWARDING: Path = ("net", "ipv4", "conf", "all", "forwarding")
+"""Two names for one value."""
 _IFINFOMSG = 16
 _NETCONFMSG = 4
 
 
 def watch_of(path: Path) -> Literal["event", "poll"]:
     """How a change of this key is noticed: by an event at once, or by a look within `POLL` seconds."""
-    if path == ("net", "ipv4", "ip_forward"):
+    if path == _IP_FORWARD:
         return "event"
-    told = len(path) == 5 and path[0] == "net" and path[2] == "conf" and path[4] in _TOLD.get(path[1], ())
-    return "event" if told else "poll"
+    conf = len(path) == 5 and path[0] == "net" and path[2] == "conf"
+    return "event" if conf and path[4] in _TOLD.get(path[1], {}).values() else "poll"
+
+
+def named(message: Message, interface: Callable[[int], str | None]) -> Path | None:
+    """The key of which alone an event tells, by the name of its interface; None where there is more to it,
+    or it can't be told. Raises WireError."""
+    if message.type != wire.RTM_NEWNETCONF:
+        return None
+    attributes = wire.attr_map(message.buf, message.start + _NETCONFMSG, message.end)
+    family = _FAMILIES.get(message.buf[message.start])
+    ifindex = attributes.pop(_IFINDEX, b"")
+    if family is None or len(attributes) != 1 or len(ifindex) != 4:
+        return None
+    number = int.from_bytes(ifindex, sys.byteorder, signed=True)
+    name = _ALL_AND_DEFAULT.get(number) or interface(number)
+    key = _TOLD[family].get(next(iter(attributes)))
+    return None if name is None or key is None else ("net", family, "conf", name, key)
 
 
 class Watched(Protocol):
     """What is watched for."""
 
-    def drifted(self, *, silent: bool) -> Iterable[Key]:
-        """Keys that are not as they were at the last pass; ``silent``: only those without events are looked
-        at."""
+    def drifted(self, *, silent: bool = False, only: Collection[Path] | None = None) -> Iterable[Key]:
+        """Keys that are not as they were at the last pass. ``silent``: only those without events are looked
+        at, ``only``: just these."""
+
+    def interface(self, ifindex: int) -> str | None:
+        """The name that an interface had at the last pass."""
 
     def interfaces_moved(self) -> Iterable[Key]:
         """Keys that may have come or gone with an interface."""
@@ -73,14 +103,16 @@ class Watch:
         self._poll = poll
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._rest: asyncio.TimerHandle | None = None
         if events is not None:
             self._loop.add_reader(events.fileno(), self._readable)
 
     def close(self) -> None:
         """No hint comes after this."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._rest):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._rest = None
         if self._events is not None:
             with contextlib.suppress(ValueError, OSError):
                 self._loop.remove_reader(self._events.fileno())
@@ -102,10 +134,17 @@ class Watch:
 
     def _readable(self) -> None:
         assert self._events is not None
-        moved = False
+        moved = others = False
+        keys: set[Path] = set()
         try:
             while messages := self._events.read():
-                moved = moved or any(map(self._moves, messages))
+                for message in messages:
+                    key = named(message, self._watched.interface)
+                    if key is not None:
+                        keys.add(key)
+                    else:
+                        others = True
+                        moved = moved or self._moves(message)
         except (Overrun, WireError):
             # What was lost, or can't be read, may have told of anything.
             self._notify(Hint(None, at=time.monotonic()))
@@ -115,7 +154,19 @@ class Watch:
             return
         if moved:
             self._tell(self._watched.interfaces_moved())
-        self._tell(self._watched.drifted(silent=False))
+        if others:
+            self._tell(self._watched.drifted())
+        elif keys:
+            if _FORWARDING in keys:
+                keys.add(_IP_FORWARD)
+            self._tell(self._watched.drifted(only=keys))
+            # Events are hints: what else they may be about is looked for, too, when this is healed.
+            if self._rest is None:
+                self._rest = self._loop.call_later(REST, self._look_at_the_rest)
+
+    def _look_at_the_rest(self) -> None:
+        self._rest = None
+        self._tell(self._watched.drifted())
 
     def _moves(self, message: Message) -> bool:
         """Whether an event tells of an interface, or of its part in a protocol, that came or went."""
