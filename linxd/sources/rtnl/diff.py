@@ -99,7 +99,7 @@ def diff_kind(
         if seen is None:
             absent(kind, spec, entry, view, plan)
         else:
-            _present(kind, spec, seen, entry, view, policy, plan)
+            present(kind, spec, seen, entry, view, policy, plan)
     for key, entry in claims.items():
         if key in want:
             continue
@@ -178,9 +178,10 @@ def absent(kind: Kind, spec: Any, entry: Entry | None, view: View, plan: Plan) -
     plan.ops.append(Op(Verb.CREATE, spec, None, (), needs, after, kind.given(spec, view)))
 
 
-def _present(
+def present(
     kind: Kind, spec: Any, seen: Have[Any], entry: Entry | None, view: View, policy: Policy, plan: Plan
 ) -> None:
+    """Add to ``plan`` what a declared object needs that the kernel has as ``seen``."""
     key = spec.key
     if entry is not None and not kind.valid(entry, seen):
         entry = None

@@ -12,7 +12,7 @@ from linxd.ownership import Origin
 from linxd.patch import Entry, Key
 from linxd.source import Owned
 from linxd.sources.rtnl import addresses, links, neighbours, routes, rules
-from linxd.sources.rtnl.diff import Plan, Policy, View, absent, diff_kind
+from linxd.sources.rtnl.diff import Plan, Policy, View, absent, diff_kind, present
 from linxd.sources.rtnl.kind import Have, HostLinks, Kind, origin_of
 from linxd.sources.rtnl.look import NONE, Index
 from linxd.sources.rtnl.model import PROTO_LINXD
@@ -39,6 +39,8 @@ class Planner:
         """What the scope refers to of the host, where it does and can."""
         self._in_place: tuple[LinkTable, int] | None = None
         """When no claim was under another name than its link, by the moves of the table."""
+        self._viewed: tuple[View | None, tuple[LinkTable, int, Index] | None] = None, None
+        """The view of the last glance, and of which links and which declaration it was."""
 
     def view(self, table: LinkTable, index: Index) -> View:
         """What kinds may look at."""
@@ -61,15 +63,30 @@ class Planner:
         """Whether it is known that every claim is under the name of its link."""
         return self._in_place == (table, table.moves)
 
-    def gone(self, key: Key, table: LinkTable, index: Index, owned: Owned) -> tuple[Plan, View]:
-        """What `plan` comes to for one declared object that has gone; not for a link."""
-        kind = str(key[0])
-        view = self.view(table, index)
+    def one(
+        self, key: Key, seen: Have[Any] | None, table: LinkTable, index: Index, owned: Owned
+    ) -> tuple[Plan, View]:
+        """What `plan` comes to for one declared object of which all is known; None: it has gone. Who asks
+        for a link knows that each claim is `in_place`."""
+        view = self._glance(table, index)
         plan = Plan()
         want = index.desired.find(key)
-        if want is not None:
-            absent(KINDS[kind], want, owned.get(key), view, plan)
+        if want is None:
+            return plan, view
+        kind, entry = KINDS[str(key[0])], owned.get(key)
+        if seen is None:
+            absent(kind, want, entry, view, plan)
+        else:
+            present(kind, want, seen, entry, view, Policy(index.desired.take), plan)
         return plan, view
+
+    def _glance(self, table: LinkTable, index: Index) -> View:
+        """A view for one object, with what it knew of links that others need, as long as that holds."""
+        hold, view, at = self._hold(), self._viewed[0], (table, table.moves, index)
+        if view is None or at != self._viewed[1] or view.hold != hold or view.host is not self.host:
+            view = self.view(table, index)
+            self._viewed = view, at
+        return view
 
     def plan(self, observed: Observed, index: Index, owned: Owned, *, complete: bool) -> Plan:
         """Compare everything that ``observed`` covers. ``complete``: foreign objects may be judged as

@@ -11,7 +11,7 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from linxd.netlink.socket import Events, Requests
@@ -27,13 +27,13 @@ from linxd.source import (
     forgetful,
     settle_unsure,
 )
-from linxd.sources.rtnl import addresses, neighbours, routes
+from linxd.sources.rtnl import addresses, links, neighbours, routes
 from linxd.sources.rtnl.alike import Alike
 from linxd.sources.rtnl.apply import Applier, Outcome
 from linxd.sources.rtnl.diff import Plan, settle
 from linxd.sources.rtnl.events import EventReader, Identify
 from linxd.sources.rtnl.hostside import HostSide, HostWatch, refers
-from linxd.sources.rtnl.kind import GONE
+from linxd.sources.rtnl.kind import GONE, Have
 from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, Waiting, look_at, look_into, together
 from linxd.sources.rtnl.model import Desired
 from linxd.sources.rtnl.observed import Observed
@@ -46,6 +46,14 @@ from linxd.sources.rtnl.run import Run
 from linxd.sources.rtnl.table import LinkTable
 
 log = logging.getLogger(__name__)
+
+_HAVE: Mapping[str, Callable[[Any, LinkTable], Have[Any]]] = {
+    "link": links.have,
+    "address": addresses.have,
+    "neighbour": neighbours.have,
+    "route": routes.have,
+}
+"""How what an event said becomes an observed object. (A rule's says only that it went.)"""
 
 ROUNDS = 6
 """Looks in one pass. Two are the rule (do it, see that it holds); a link made anew with all that stood on it
@@ -176,14 +184,8 @@ class RtnlSource(Source[Desired, Observed]):
             # The kernel may be about to tell of the others, and which one comes first matters.
             return
         try:
-            if hint.seen is GONE:
-                plan, view = self._planner.gone(key, self.links, index, owned)
-            else:
-                observed = Observed(self.links, NOTHING)
-                observed.keys.add(key)
-                self._put(observed, key, hint.seen)
-                plan = self._planner.plan(observed, index, owned, complete=True)
-                view = self._planner.view(self.links, index)
+            seen = None if hint.seen is GONE else self._have(key, hint.seen)
+            plan, view = self._planner.one(key, seen, self.links, index, owned)
             self._reflex.act(hint, plan, view, index, owned, self.admits)
         except Exception:
             # The pass will meet it again, and knows how to say it.
@@ -450,13 +452,17 @@ class RtnlSource(Source[Desired, Observed]):
         complete = observed.look.whole or self._looked_once
         return self._planner.plan(observed, self.index, work.owned, complete=complete)
 
+    def _have(self, key: Key, seen: Any) -> Have[Any]:
+        """What an event said of an object, under its identity."""
+        return _HAVE[str(key[0])](seen, self.links)
+
     def _put(self, observed: Observed, key: Key, seen: Any) -> None:
         if key[0] == "address":
-            observed.addresses[key] = addresses.have(seen, self.links)
+            observed.addresses[key] = self._have(key, seen)
         elif key[0] == "route":
-            observed.routes[key] = routes.have(seen, self.links)
+            observed.routes[key] = self._have(key, seen)
         elif key[0] == "neighbour":
-            observed.neighbours[key] = neighbours.have(seen, self.links)
+            observed.neighbours[key] = self._have(key, seen)
 
 
 class Watch:
