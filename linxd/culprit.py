@@ -233,10 +233,13 @@ class Identifier:
         (NFTA_GEN_PROC_PID)."""
         if pid <= 0 or (self._init_pidns and pid == os.getpid()):
             return None
-        name = sanitised(comm)
+        name, unit = sanitised(comm), None
         # In a pid namespace of our own that number is not one of our /proc's.
-        process = self._process(pid, None) if self._init_pidns else None
-        unit = process.unit if process is not None and process.comm == name else None
+        if self._init_pidns:
+            with contextlib.suppress(OSError):
+                cgroup = _read(f"{self._proc}/{pid}/cgroup")
+                if sanitised(_read(f"{self._proc}/{pid}/comm").removesuffix(b"\n")) == name:
+                    unit = unit_of(cgroup_paths(cgroup))
         return Culprit(pid, name, unit, confirmed=True)
 
     # -- /proc ----------------------------------------------------------------------------------------------
