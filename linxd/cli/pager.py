@@ -27,7 +27,10 @@ def command(environment: Mapping[str, str] = os.environ) -> list[str]:
     """The pager that somebody wants (LINXCTL_PAGER, SYSTEMD_PAGER, PAGER, else less); empty for none."""
     for name in ("LINXCTL_PAGER", "SYSTEMD_PAGER", "PAGER"):
         if name in environment:
-            words = shlex.split(environment[name])
+            try:
+                words = shlex.split(environment[name])
+            except ValueError:
+                words = []  # a quote that does not end: no program that could be run
             break
     else:
         words = ["less"]

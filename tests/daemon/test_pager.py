@@ -39,7 +39,7 @@ def test_a_terminal_gets_a_pager_with_colours(tmp_path: Path) -> None:
 
 
 def test_without_a_pager_if_asked_or_if_there_is_none(tmp_path: Path) -> None:
-    for environment in ({"PAGER": "cat"}, {"PAGER": ""}, {"PAGER": "/no/such/pager"}):
+    for environment in ({"PAGER": "cat"}, {"PAGER": ""}, {"PAGER": "/no/such/pager"}, {"PAGER": "less '"}):
         shown = on_a_terminal(tmp_path, "list", **environment)
         assert "SCOPE" in shown
     assert "paged:" not in on_a_terminal(tmp_path, "--no-pager", "list", PAGER="sed s/^/paged:/")
