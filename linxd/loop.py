@@ -91,6 +91,8 @@ class Loop(Generic[D, O]):
         self._stopping = False
         self._idle = False
         """Whether nothing runs, and nothing was found to be due."""
+        self._ahead = False
+        """Whether an op was admitted ahead of a pass that is still to account for it."""
 
         self._wanted: Trigger | None = Trigger.START
         """Why a pass over everything is to run next, if one is."""
@@ -237,8 +239,10 @@ class Loop(Generic[D, O]):
         return await future
 
     def stop(self) -> None:
-        """Have `run` return: now when idle, else at the next checkpoint of the pass that runs."""
-        self._stopping = self._runner.stopping = True
+        """Have `run` return: now when idle, else at the next checkpoint of the pass that runs. What was done
+        ahead of a pass is still told of, in one."""
+        self._stopping = True
+        self._runner.stopping = not self._ahead
         self._wake.set()
 
     # -- when -----------------------------------------------------------------------------------------------
@@ -260,6 +264,8 @@ class Loop(Generic[D, O]):
                     self._idle = True
                     await self._wake.wait()
                     self._idle = False
+            if self._ahead:
+                await self._hinted(Trigger.EVENT, self._feed.take())
         except Gone:
             self.gone = True
         except asyncio.CancelledError:
@@ -316,7 +322,8 @@ class Loop(Generic[D, O]):
             return False
         if self._paused_until is not None or self._blocked_until is not None or self._stopping:
             return False
-        return self._gate.admit(op, event=True) is None
+        self._ahead = self._gate.admit(op, event=True) is None
+        return self._ahead
 
     def _arm(self, alarm: Alarm) -> None:
         quiet_at = self._gate.expire()
@@ -366,7 +373,7 @@ class Loop(Generic[D, O]):
             if not await self._hinted(Trigger.EVENT, hints):
                 return
             hints = ()
-        self._wanted = None
+        self._wanted, self._ahead = None, False
         if trigger is Trigger.REQUEST:
             self._gate.asked()
         asked, self._serving = len(self._requests), self.generation
@@ -381,6 +388,7 @@ class Loop(Generic[D, O]):
 
     async def _hinted(self, trigger: Trigger, hints: tuple[Hint, ...]) -> bool:
         """A pass over some objects. False: it could not run, and the next one looks at everything."""
+        self._ahead = False
         try:
             await self._runner.hinted(trigger, self.desired, hints)
         except Blocked as exc:

@@ -141,17 +141,16 @@ class EventReader:
             self._gone.clear()
             self._notify(Hint(None, at=now))
         waiting = [writer for writer in writers.values() if writer is not None]
-        if waiting:
-            if not self._writers:
-                # After the pass that the hints have woken, if that can begin at once: it heals first.
-                self._loop.call_soon(self.identify)
-            self._writers += waiting
+        none, self._writers = not self._writers, self._writers + waiting
+        if all_read and len(hints) == 1:
+            self._react(*hints.values())
         for key, hint in hints.items():
-            if all_read and len(hints) == 1:
-                self._react(hint)
             # There may be a later word on a link, and it is changed in place whatever it is by then. (What
             # went and is back is met in making it.)
             self._notify(hint if all_read or key[0] != "link" else replace(hint, seen=None))
+        if none and self._writers:
+            # After the pass that the hints have woken, if that can begin at once: it heals first.
+            self._loop.call_soon(self.identify)
 
     def _take(
         self, message: Message, now: float, writers: dict[int, Writer | None], hints: dict[Key, Hint]

@@ -39,8 +39,6 @@ class Planner:
         """What the scope refers to of the host, where it does and can."""
         self._in_place: tuple[LinkTable, int] | None = None
         """When no claim was under another name than its link, by the moves of the table."""
-        self._viewed: tuple[View | None, tuple[LinkTable, int, Index] | None] = None, None
-        """The view of the last glance, and of which links and which declaration it was."""
 
     def view(self, table: LinkTable, index: Index) -> View:
         """What kinds may look at."""
@@ -68,7 +66,7 @@ class Planner:
     ) -> tuple[Plan, View]:
         """What `plan` comes to for one declared object of which all is known; None: it has gone. Who asks
         for a link knows that each claim is `in_place`."""
-        view = self._glance(table, index)
+        view = self.view(table, index)
         plan = Plan()
         want = index.desired.find(key)
         if want is None:
@@ -79,14 +77,6 @@ class Planner:
         else:
             present(kind, want, seen, entry, view, Policy(index.desired.take), plan)
         return plan, view
-
-    def _glance(self, table: LinkTable, index: Index) -> View:
-        """A view for one object, with what it knew of links that others need, as long as that holds."""
-        hold, view, at = self._hold(), self._viewed[0], (table, table.moves, index)
-        if view is None or at != self._viewed[1] or view.hold != hold or view.host is not self.host:
-            view = self.view(table, index)
-            self._viewed = view, at
-        return view
 
     def plan(self, observed: Observed, index: Index, owned: Owned, *, complete: bool) -> Plan:
         """Compare everything that ``observed`` covers. ``complete``: foreign objects may be judged as

@@ -71,7 +71,11 @@ class Reflex:
             return [error]
         return [None]
 
-    def take(self) -> Answered | None:
-        """What was done since this was last asked, for the pass to account for."""
-        answered, self._answered = self._answered, None
-        return answered
+    @property
+    def answered(self) -> Answered | None:
+        """What is done, and not accounted for yet."""
+        return self._answered
+
+    def accounted(self) -> None:
+        """A pass has come to its end, with what was done in its report."""
+        self._answered = None

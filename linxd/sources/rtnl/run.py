@@ -146,6 +146,10 @@ class Run:
         if self.conditions:
             self.conditions.pop(op.key, None)
 
+    def another(self, key: Key) -> None:
+        """What was written of an object was not this pass's: another op of it has to be admitted."""
+        self._wrote.discard(key)
+
     def report(self, *, complete: bool, usec: int, total: int) -> Report:
         """What the loop is told."""
         return Report(

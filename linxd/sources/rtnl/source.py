@@ -40,7 +40,7 @@ from linxd.sources.rtnl.observed import Observed
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
 from linxd.sources.rtnl.reader import Reader
-from linxd.sources.rtnl.reflex import Reflex
+from linxd.sources.rtnl.reflex import Answered, Reflex
 from linxd.sources.rtnl.routereader import BREATH, RouteReader
 from linxd.sources.rtnl.run import Run
 from linxd.sources.rtnl.table import LinkTable
@@ -131,9 +131,11 @@ class RtnlSource(Source[Desired, Observed]):
         await self._declare(work)
         keyed = bool(work.hints) and all(hint.key is not None for hint in work.hints) and self._looked_once
         run = Run(work, keyed=keyed)
-        answered, later = self._answered(run)
+        answered = self._reflex.answered
+        later = self._account(run, answered) if answered is not None else NOTHING
         if keyed:
-            await self._heal(run, [hint for hint in work.hints if hint is not answered], later)
+            hints = [hint for hint in work.hints if answered is None or hint is not answered.hint]
+            await self._heal(run, hints, later)
         else:
             await self._rounds(run, EVERYTHING)
             self._looked_once = True
@@ -142,6 +144,7 @@ class RtnlSource(Source[Desired, Observed]):
         total += len(desired.rules) + len(desired.neighbours)
         report = run.report(complete=not keyed, usec=int((time.monotonic() - started) * 1e6), total=total)
         await self._stand(report)
+        self._reflex.accounted()
         let_go(run.drifted, run.conditions, run.looked)
         return report
 
@@ -191,24 +194,24 @@ class RtnlSource(Source[Desired, Observed]):
             # The pass will meet it again, and knows how to say it.
             log.debug("%s: ahead of a pass", self.name, exc_info=True)
 
-    def _answered(self, run: Run) -> tuple[Hint | None, Look]:
-        """Account for what was done at once. Returns for which event that was, and where to look again
-        because of it."""
-        answered = self._reflex.take()
-        if answered is None:
-            return None, NOTHING
-        view = self._planner.view(self.links, self.index)
-        outcome = self._applier.became(answered.op, answered.messages, answered.answers, view)
-        if outcome.condition is not None and answered.declared is not self.index:
-            # Refused, and nobody asks for it any more.
-            return None, NOTHING
-        run.named(answered.hint)
-        run.drift(outcome.op)
+    def _account(self, run: Run, answered: Answered) -> Look:
+        """Account for what was done ahead. Returns where to look because of it, and of the event."""
+        op, key = answered.op, answered.op.key
         looks = {self.pending.look}
-        if self._came_of(run, outcome, looks):
-            looks.add(look_at(outcome.op.key))
-        run.healed(answered.at)
-        return answered.hint, together(looks)
+        if key[0] == "link":
+            looks.add(self.index.after_link(str(key[1])))
+        elif key[0] == "address":
+            looks.add(self.index.after_address(key))
+        view = self._planner.view(self.links, self.index)
+        outcome = self._applier.became(op, answered.messages, answered.answers, view)
+        if outcome.condition is None or answered.declared is self.index:
+            run.named(answered.hint)
+            run.drift(op)
+            if self._came_of(run, outcome, looks):
+                looks.add(look_at(key))
+            run.healed(answered.at)
+            run.another(key)
+        return together(looks)
 
     async def _stand(self, report: Report) -> None:
         """Keep in mind of which objects something is said, and which of them wait."""
