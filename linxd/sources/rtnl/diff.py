@@ -145,10 +145,10 @@ def _coming(links: tuple[Key, ...], view: View) -> tuple[tuple[Key, ...], str]:
     coming: list[Key] = []
     for needed in links:
         name = str(needed[1])
-        if view.coming(name):
+        if view.links.index(name) is None:
+            if not view.coming(name):
+                return (needed,), f"needs link {name}, which is not there"
             coming.append(needed)
-        elif view.links.index(name) is None:
-            return (needed,), f"needs link {name}, which is not there"
         elif view.strange(name):
             return (needed,), f"needs link {name}, in whose place there is one of another kind"
     return tuple(coming), ""
@@ -170,8 +170,9 @@ def absent(kind: Kind, spec: Any, entry: Entry | None, view: View, plan: Plan) -
             plan.conditions.append(Condition(spec.key, _name(kind, spec), State.PENDING, waits))
         return
     facts = kind.facts(spec, None)
-    after: Entry | None = MADE
-    if entry is not None or facts:
+    # Whose it is stays as it was (row 6).
+    after: Entry | None = MADE if entry is None else entry
+    if facts:
         claim = None if entry is None else entry.claim
         decision = decide(seen=Seen.ABSENT, origin=Origin.HAND, claim=claim, declared=True)
         after = _entry(decision, entry, {}, facts)
