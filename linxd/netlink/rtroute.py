@@ -130,7 +130,7 @@ _USER_HZ = 100
 _PLAIN4 = struct.Struct("=8BI HHI HH4s HH4s")
 _PLAIN6 = struct.Struct("=8BI HHI HH16s HHI HH16s")
 _QUERY = struct.Struct("=8BI HH4s")
-_RTM_F_FIB_MATCH = 0x2000
+_RTM_F_LOOKUP_TABLE, _RTM_F_FIB_MATCH = 0x1000, 0x2000
 _LOW_FLAGS = 8 if sys.byteorder == "little" else 11
 """Where struct rtmsg has the lowest eight of its flags."""
 _CARRIER = 0x01 | 0x10
@@ -503,8 +503,10 @@ def query_routes(family: int, *, table: int = 0, protocol: int = 0, oif: int = 0
     return payload
 
 
-def query_route(destination: bytes, *, tos: int = 0, oif: int = 0) -> bytes:
+def query_route(destination: bytes, *, oif: int = 0) -> bytes:
     """The payload of RTM_GETROUTE that asks for the route to an IPv4 address, four bytes, as it stands in
-    its table (RTM_F_FIB_MATCH), through a link where ``oif`` is one."""
-    payload = _QUERY.pack(AF_INET, 32, 0, tos, 0, 0, 0, 0, _RTM_F_FIB_MATCH, 8, RTA_DST, destination)
+    its table (RTM_F_FIB_MATCH; without RTM_F_LOOKUP_TABLE each is said to stand in main), through a link
+    where ``oif`` is one."""
+    flags = _RTM_F_LOOKUP_TABLE | _RTM_F_FIB_MATCH
+    payload = _QUERY.pack(AF_INET, 32, 0, 0, 0, 0, 0, 0, flags, 8, RTA_DST, destination)
     return payload + attr_u32(RTA_OIF, oif) if oif else payload

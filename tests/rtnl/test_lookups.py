@@ -180,6 +180,43 @@ def test_what_is_found_is_what_a_look_at_everything_finds(odd: str, netns: str, 
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("gone", ["192.0.2.0/24", "10.0.1.0/30"])
+def test_the_same_route_in_another_table_is_another_one(gone: str, netns: str, tmp_path: Path) -> None:
+    prepared(netns)
+    # One that was there before bears no mark of ours, and so may a copy of it.
+    ip(netns, "route add 192.0.2.0/24 via 10.0.0.2 proto static")
+
+    async def story() -> None:
+        async with at_rest(netns, tmp_path, DECLARED) as world:
+            there = ip(netns, f"route show {gone} table main").strip()
+            ip(netns, f"route add {there.replace(' linkdown', '')} table 1000")
+            ip(netns, f"rule add priority 5 to {gone} table 1000")
+            await world.quiet()
+            ip(netns, f"route del {gone} table main")
+            report = await world.go()
+            assert len(report.applied) == 1
+            assert ip(netns, f"route show {gone} table main").strip() == there
+
+    asyncio.run(story())
+
+
+def test_for_one_traffic_class_nothing_is_asked(netns: str, tmp_path: Path) -> None:
+    prepared(netns)
+    both = "[[route]]\nto = '192.0.2.0/24'\nvia = '10.0.0.2'\ntos = 8\n"
+
+    async def story() -> None:
+        async with at_rest(netns, tmp_path, DECLARED + both.replace("\n", "\n    ")) as world:
+            before = len(world.sent)
+            ip(netns, "route del 192.0.2.0/24 tos 8")
+            assert [op.describe() for op in (await world.go()).applied] == [
+                "create route 192.0.2.0/24 via 10.0.0.2 tos 0x08"
+            ]
+            # Those of two addresses.
+            assert asked(world.sent[before:])[0] == 2
+
+    asyncio.run(story())
+
+
 def tried(netns: str, command: str) -> bool:
     """Whether ip did it: what was done before may have taken its object along."""
     try:

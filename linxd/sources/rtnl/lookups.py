@@ -5,7 +5,8 @@ of others' cost a few questions so, where a dump has the kernel go through all o
 The kernel answers with the route as a dump would say it (RTM_F_FIB_MATCH, net/ipv4/route.c
 inet_rtm_getroute). What is answered is there, and in force; of what is not, whoever asked knows nothing:
 rules, a narrower route, another metric may have come before it. IPv4's alone: a look-up of IPv6's may send
-packets to find out whether a gateway is alive (net/ipv6/route.c rt6_probe).
+packets to find out whether a gateway is alive (net/ipv6/route.c rt6_probe). And of routes for any traffic
+class alone: before Linux 6.11 the answer bears the class that was asked with.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _NOWHERE = bytes((240, 0, 0, 1))
 """An address that nobody's network has (class E): only a default route leads there."""
 
 
-def question(prefix: str, *, tos: int = 0, oif: int = 0, but: str = "") -> Request:
+def question(prefix: str, *, oif: int = 0, but: str = "") -> Request:
     """Which route leads to ``A/LEN``, through a link where ``oif`` is one, by an address in its midst (hosts
     with a route of their own tend to stand at its ends), and not by the address ``but``."""
     packed, length = prefix_bytes(prefix)
@@ -41,7 +42,7 @@ def question(prefix: str, *, tos: int = 0, oif: int = 0, but: str = "") -> Reque
         packed = number.to_bytes(4, "big")
         if but and packed == inet_pton(AF_INET, but):
             packed = (number - 1).to_bytes(4, "big")
-    return wire.RTM_GETROUTE, 0, rt.query_route(packed, tos=tos, oif=oif)
+    return wire.RTM_GETROUTE, 0, rt.query_route(packed, oif=oif)
 
 
 async def answers(requests: Requests, questions: Iterable[Request], work: Pass[Any]) -> list[bytes | None]:

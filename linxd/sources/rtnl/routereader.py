@@ -128,7 +128,7 @@ class RouteReader:
             return
         else:
             covered = {table for other, table in observed.look.deep if other == family}
-            if not covered and self.asks(family, len(ours)):
+            if not covered and self.asks(family, len(ours)) and not any(key[4] for key in ours):
                 proven, covered = await self._in_force(ours, work)
                 if len(proven) == len(ours):
                     observed.steady |= proven
@@ -155,7 +155,7 @@ class RouteReader:
         before; and the tables where something else stands under a key of ours."""
         proven: set[Key] = set()
         others: set[int] = set()
-        questions = (lookups.question(str(key[3]), tos=int(key[4])) for key in keys)
+        questions = (lookups.question(str(key[3])) for key in keys)
         for raw in await lookups.answers(self._requests, questions, work):
             if raw is None:
                 continue
