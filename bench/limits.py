@@ -21,7 +21,7 @@ _REASONS: tuple[tuple[str, str, str, str], ...] = (
     ("heal", "", "within 6 times the C program", """
         **Six times the C program.** linxd decodes the event, glances at who wrote it, merges it with what
         else was told, compares with what is declared, asks whether the object is fought over or left alone,
-        makes sure that the ledger knows it, and only then sends: some 150 calls of Python, a hundred µs when
+        makes sure that the ledger knows it, and only then sends: some 50 calls of Python, seventy µs when
         they have just been made and two or three times that after a rest, when neither code nor data are in
         the processor's caches. The order of these steps is a promise (what is written is known to be ours
         whenever the process is killed) and not given up for speed.
