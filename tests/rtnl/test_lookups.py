@@ -251,3 +251,26 @@ def test_what_bears_our_mark_and_is_not_declared_goes_when_it_comes(netns: str, 
             world.close()
 
     asyncio.run(story())
+
+
+def test_what_came_so_in_a_pause_goes_when_that_has_passed(netns: str, tmp_path: Path) -> None:
+    prepared(netns)
+
+    async def story() -> None:
+        world = World(netns, tmp_path)
+        try:
+            async with world.kept(DECLARED) as kept:
+                assert kept.loop is not None
+                kept.loop.pause(kept.loop._clock.now() + 3600)
+                await world.sabotage("route add 192.0.9.0/24 via 10.0.0.2 proto 76")
+                await world.until(lambda: bool(world.reports[-1].drifted))
+                # A resync while it lasts forgets nothing of it.
+                for _ in range(2):
+                    await world.go(write=False)
+                kept.loop.pause(kept.loop._clock.now())
+                await world.until(lambda: kept.loop is not None and kept.loop._paused_until is None)
+                await world.until(lambda: ip(netns, "route show 192.0.9.0/24") == "")
+        finally:
+            world.close()
+
+    asyncio.run(story())

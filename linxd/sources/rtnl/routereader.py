@@ -61,8 +61,8 @@ class RouteReader:
         self.told = False
         """Whether events tell of what comes and goes between two looks."""
         self.disputed = False
-        """Whether somebody else's route stands where one of ours is declared: only a look at all of them
-        tells whether it still does."""
+        """Whether somebody else's route stands where one of ours is declared, or one that is to go is left
+        for now: only a look at all of them tells whether it still does."""
 
     def remember(self, observed: Observed, steady: Iterable[Key]) -> None:
         """These objects were found as declared and in the ledger: their very bytes need no comparing next

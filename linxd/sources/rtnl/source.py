@@ -222,11 +222,13 @@ class RtnlSource(Source[Desired, Observed]):
             standing.difference_update(keys)
             for key in keys:
                 pending.discard(key)
+        declared = self.index.desired.routes
         disputed = self._reader.routes.disputed and not report.complete
         async for conditions in slices(report.conditions):
             for condition in conditions:
                 standing.add(condition.key)
-                disputed = disputed or (condition.state is State.CONFLICT and condition.key[0] == "route")
+                if condition.key[0] == "route":
+                    disputed |= condition.state is State.CONFLICT or condition.key not in declared
                 if condition.state is State.PENDING and not condition.paused:
                     pending.add(condition.key)
         let_go(self._standing if report.complete else ())
