@@ -418,7 +418,8 @@ class RtnlSource(Source[Desired, Observed]):
         kind = op.key[0]
         if kind == "link":
             if op.verb is Verb.UPDATE and [(c.attribute, c.want) for c in op.changes] == [("state", "up")]:
-                return [look_at(op.key)]  # nothing goes with a link that comes up
+                # Nothing goes with a link that comes up; what stands on it may, too (a vlan does).
+                return [Look(links=self.index.after_link(str(op.key[1])).links)]
             return [look_at(op.key), self.index.after_link(str(op.key[1]))]
         looks = [] if op.key in self._proven and op.verb is not Verb.DELETE else [look_at(op.key)]
         if kind == "address":
