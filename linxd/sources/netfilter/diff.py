@@ -7,7 +7,7 @@ Pure. Whose a table is, and whether it may be written to at all, is for linxd.so
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from linxd.digest import blake2b
 from linxd.patch import Change, Key, Op, Verb
@@ -234,21 +234,29 @@ class _Diff:
 
     def _rules(self, chain: Chain, before: Chain) -> Iterator[Op]:
         want, have, where = chain.rules, before.rules, self.want.id
-        pairs = common([rule.canon for rule in have], [rule.canon for rule in want])
+        # Made again, something may lean on any of them.
+        first, last = (0, 0) if self.again else _alike(have, want)
+        pairs = [
+            (first + a, first + b)
+            for a, b in common(
+                [rule.canon for rule in have[first : len(have) - last]],
+                [rule.canon for rule in want[first : len(want) - last]],
+            )
+        ]
         # A rule that leans on something made again steps aside, and comes back as it was.
         dragged = {b: a for a, b in pairs if not self.again.isdisjoint(want[b].refs)} if self.again else {}
         kept = {b: a for a, b in pairs if b not in dragged}
-        if len(kept) == len(want) == len(have):
+        if len(kept) == len(want) - first - last == len(have) - first - last:
             return
         spare: dict[bytes, list[int]] = defaultdict(list)
         paired = {a for a, _ in pairs}
-        for at, rule in enumerate(have):
+        for at in range(first, len(have) - last):
             if at not in paired:
-                spare[rule.canon].append(at)
+                spare[have[at].canon].append(at)
         moves: dict[int, int] = {}
-        for at, rule in enumerate(want):
-            if at not in kept and at not in dragged and spare.get(rule.canon):
-                moves[at] = spare[rule.canon].pop(0)
+        for at in range(first, len(want) - last):
+            if at not in kept and at not in dragged and spare.get(want[at].canon):
+                moves[at] = spare[want[at].canon].pop(0)
         strays = sorted(at for group in spare.values() for at in group)
         times: dict[str, int] = defaultdict(int)
         for at in strays:
@@ -256,18 +264,22 @@ class _Diff:
             times[name] += 1
             label = name if times[name] == 1 else f"{name} ({times[name]})"
             yield Op(Verb.DELETE, None, RuleThing(where, chain.name, have[at], stray=label))
-        follows = _followers(len(want), kept)
-        for at, rule in enumerate(want):
+        follower = len(have) - last if last else None
+        follows: dict[int, int | None] = {}
+        for at in range(len(want) - last - 1, first - 1, -1):
+            follows[at] = follower
+            follower = kept.get(at, follower)
+        for at in range(first, len(want) - last):
             if at in kept:
                 continue
-            follower = follows[at]
+            rule, follower = want[at], follows[at]
             thing = RuleThing(
                 where,
                 chain.name,
                 rule,
                 at + 1,
                 self.terms.text(rule),
-                before=0 if follower is None else have[kept[follower]].handle,
+                before=0 if follower is None else have[follower].handle,
             )
             source = dragged.get(at, moves.get(at))
             needs = self._needs(rule.refs)
@@ -285,15 +297,14 @@ class _Diff:
             yield Op(Verb.RECREATE, asked, gone, (reason,), needs)
 
 
-def _followers(count: int, kept: Mapping[int, int]) -> list[int | None]:
-    """For each wanted rule the next one behind it that stays where it is."""
-    follows: list[int | None] = [None] * count
-    next_kept: int | None = None
-    for at in range(count - 1, -1, -1):
-        follows[at] = next_kept
-        if at in kept:
-            next_kept = at
-    return follows
+def _alike(have: Sequence[Rule], want: Sequence[Rule]) -> tuple[int, int]:
+    """How many rules are the same at the beginning and at the end: nearly all of them, after most drifts."""
+    short = min(len(have), len(want))
+    first = next((n for n, (a, b) in enumerate(zip(have, want, strict=False)) if a.canon != b.canon), short)
+    rest = short - first
+    ends = zip(reversed(have), reversed(want), strict=False)
+    last = next((n for n, (a, b) in enumerate(ends) if n == rest or a.canon != b.canon), rest)
+    return first, last
 
 
 def _with_state(rule: Rule, old: Rule) -> Rule:
