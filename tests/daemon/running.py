@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import re
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -114,6 +115,17 @@ class Daemon:
     def text(self) -> str:
         """What it has said so far."""
         return "\n".join(self.lines)
+
+
+@contextlib.contextmanager
+def ip_stays(netns: str, *words: str) -> Iterator[int]:
+    """The same by an ip that is there to be seen for as long as one likes; its pid."""
+    with subprocess.Popen(["ip", "-n", netns, "-batch", "-"], stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        process.stdin.write(" ".join(words) + "\n")
+        process.stdin.flush()
+        yield process.pid
+    assert process.returncode == 0
 
 
 def ip(netns: str, *words: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.running import PATIENCE, ROOT, Daemon, ip
+from tests.daemon.running import PATIENCE, ROOT, Daemon, ip, ip_stays
 
 BASE = """
 [link.lo]
@@ -53,11 +53,11 @@ def test_it_converges_heals_names_the_culprit_and_stops(
         assert "without systemd and without a bus" in daemon.line("stderr")
         daemon.converged()
         assert "192.0.2.1/32" in ip(netns, "address", "show", "dev", "lo")
-        ip(netns, "route", "del", "198.51.100.0/24", "dev", "lo")
-        line = daemon.line("restored route")
+        with ip_stays(netns, "route", "del", "198.51.100.0/24", "dev", "lo") as pid:
+            line = daemon.line("restored route")
         assert re.fullmatch(
             rf"{netns}/rtnl: restored route 198\.51\.100\.0/24 dev lo"
-            r" \(deleted by ip\[\d+\].*\), 1 op in [\d.]+ ms",
+            rf" \(deleted by ip\[{pid}\].*\), 1 op in [\d.]+ ms",
             line,
         )
         assert "198.51.100.0/24" in ip(netns, "route", "show")

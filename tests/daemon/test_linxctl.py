@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from linxd.cli.once import finished
-from tests.daemon.running import ROOT, Daemon, ip
+from tests.daemon.running import ROOT, Daemon, ip, ip_stays
 
 BASE = """
 [link.lo]
@@ -226,14 +226,14 @@ def test_list_and_status_tell_how_a_scope_is(ctl: Ctl, netns: str) -> None:
     assert "no daemon" in ctl("status", netns, rc=2)
     with Daemon(netns, file, ctl.state) as daemon:
         daemon.converged()
-        ip(netns, "route", "del", "198.51.100.0/24")
-        daemon.line("restored route")
+        with ip_stays(netns, "route", "del", "198.51.100.0/24") as pid:
+            daemon.line("restored route")
         _until(lambda: "restored route" in ctl("status", rc=None))
         text = ctl("status", netns)
         assert f"● {netns}: converged since " in text
         assert f"linxd[{daemon.process.pid}]" in text
         assert re.search(r"rtnl +converged +3 objects +1 drift +healed in [\d.]+ ms", text)
-        assert re.search(r"rtnl: restored route 198.51.100.0/24 dev lo \(deleted by ip\[\d+\]", text)
+        assert re.search(rf"rtnl: restored route 198.51.100.0/24 dev lo \(deleted by ip\[{pid}\]", text)
         (row,) = [line.split() for line in ctl("list").splitlines() if line.startswith(netns)]
         assert row == [netns, "converged", "3", str(daemon.process.pid), f"/run/netns/{netns}"]
         word = json.loads(ctl("status", netns, "--json"))
