@@ -295,6 +295,29 @@ async def test_an_nft_that_hangs_is_ended_with_all_that_it_started(tmp_path: Pat
     assert not os.path.exists(f"/proc/{pid}")
 
 
+async def test_an_nft_that_hangs_while_it_lists_is_not_waited_for_by_one_that_is_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f'case "$*" in *list*) echo $$ > {tmp_path}/pid; exec sleep 1000;; esac; exec nft "$@"'
+    command = program(tmp_path / "nft", script)
+
+    async def stopped(*_: object) -> None:
+        while not (tmp_path / "pid").exists():
+            await asyncio.sleep(0.005)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr("linxd.sources.netfilter.compile.assembled", stopped)
+    # Had it been waited for, that it does not answer would be the error.
+    with pytest.raises(asyncio.CancelledError):
+        await compiled(table("accept"), compiler=Compiler(command, timeout=1.0))
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(200):
+        if not os.path.exists(f"/proc/{pid}"):
+            break
+        await asyncio.sleep(0.01)
+    assert not os.path.exists(f"/proc/{pid}")
+
+
 async def test_an_nft_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ScratchError, match="no-such-nft: No such file or directory"):
         await compiled(table("accept"), compiler=Compiler((str(tmp_path / "no-such-nft"),)))

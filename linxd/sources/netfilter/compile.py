@@ -174,8 +174,11 @@ class Compiler:
             try:
                 messages = await _read(Reader(scratch.tables), checkpoint)
                 tables = await assembled(messages, checkpoint)
-            finally:
                 listed = await listing
+            finally:
+                # Where we don't get to the end, its words are of no use, and nobody waits for them.
+                listing.cancel()
+                await asyncio.gather(listing, return_exceptions=True)
         texts = await asyncio.to_thread(lambda: dict(rule_texts(listed)))
         found = Compiled(tables, texts, digest, indices, late)
         self._judge(flat, text, found)
