@@ -8,8 +8,9 @@ there are touched (docs/decisions.md).
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from typing import Any
 
 from linxd.bus.connection import AWAY, BUS, BUS_PATH, BusError, Connection, Heard, Unreachable
@@ -65,32 +66,25 @@ class NetworkManager:
         try:
             async with asyncio.timeout(ANSWER):
                 (owner,) = await self._connection.call(BUS, BUS_PATH, BUS, "GetNameOwner", "s", [NAME])
-                self._owner = str(owner)
-                return {link for link in config.rtnl.on_links() if await self._manages(link)}
+                self._owner = owner = str(owner)
+                return {link for link in config.rtnl.on_links() if await self._manages(owner, link)}
         except (BusError, Unreachable, TimeoutError):
             return None
 
-    async def _manages(self, link: str) -> bool:
+    async def _manages(self, owner: str, link: str) -> bool:
+        # By its unique name: what another one says, that comes in its place, is for another look.
+        ask = functools.partial(self._connection.call, owner)
         try:
-            (device,) = await self._ask(PATH, NAME, "GetDeviceByIpIface", "s", [link])
-            if not await self._get(device, DEVICE, "Managed"):
+            (device,) = await ask(PATH, NAME, "GetDeviceByIpIface", "s", [link])
+            if not await _get(ask, device, DEVICE, "Managed"):
                 return False
-            active = await self._get(device, DEVICE, "ActiveConnection")
-            return active == "/" or not await self._get(active, ACTIVE, "StateFlags") & _EXTERNAL
+            active = await _get(ask, device, DEVICE, "ActiveConnection")
+            return active == "/" or not await _get(ask, active, ACTIVE, "StateFlags") & _EXTERNAL
         except BusError as error:
             if error.name in AWAY:
                 raise
             # It knows no such link, or what it does with it has just changed, of which there is word.
             return False
-
-    async def _get(self, path: str, interface: str, name: str) -> Any:
-        (value,) = await self._ask(path, PROPERTIES, "Get", "ss", [interface, name])
-        return value.value
-
-    async def _ask(
-        self, path: str, interface: str, member: str, signature: str, body: Sequence[object]
-    ) -> Sequence[Any]:
-        return await self._connection.call(self._owner, path, interface, member, signature, body)
 
     def told(self, undone: Set[str], config: ScopeConfig) -> tuple[str, tuple[str, ...]]:
         """Which links these are; and that file in full, with all links on which something is declared."""
@@ -100,6 +94,11 @@ class NetworkManager:
         text += f"link when it sets that up or leaves it, unless {DROP_IN} says"
         devices = ";".join(_matching(link) for link in sorted(config.rtnl.on_links()))
         return text, ("[keyfile]", f"unmanaged-devices+={devices}")
+
+
+async def _get(ask: Callable[..., Awaitable[Sequence[Any]]], path: str, interface: str, name: str) -> Any:
+    (value,) = await ask(path, PROPERTIES, "Get", "ss", [interface, name])
+    return value.value
 
 
 def _matching(link: str) -> str:

@@ -283,6 +283,30 @@ def test_one_that_dies_while_it_is_asked_changes_nothing(bus, monkeypatch: pytes
     run(bus, test, a=ITS_OWN)
 
 
+def test_one_that_goes_between_two_questions_changes_nothing(bus) -> None:
+    async def test(fake: Fake, host: Host) -> None:
+        call = host.connection.call
+
+        async def gone_after(*words: Any) -> Any:
+            answer = await call(*words)
+            if words[0] == fake.connection.unique:
+                # Told of in what comes together with the answer.
+                host.other.heard(Heard(BUS, BUS_PATH, BUS, "NameOwnerChanged", [NAME, words[0], ""]))
+                fake.connection.close()
+            return answer
+
+        await host.beside.look(declared("a"))
+        assert len(await host.until(looked=1)) == 1
+        host.connection.call = gone_after
+        host.beside.again(host.other)
+        (look,) = host.beside._due.values()
+        await host.until(looked=2)
+        await look
+        assert host.beside._said[host.other] == {"a"}
+
+    run(bus, test, a=ITS_OWN)
+
+
 @pytest.mark.parametrize("error", [f"{NAME}.UnknownDevice", "org.freedesktop.DBus.Error.UnknownObject"])
 def test_what_it_knows_nothing_of_it_does_not_manage(bus, error: str) -> None:
     async def test(fake: Fake, host: Host) -> None:
