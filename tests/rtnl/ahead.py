@@ -14,7 +14,7 @@ from linxd.patch import Key, Op, Report
 from linxd.source import Pass
 from linxd.sources.rtnl.model import Desired
 
-from .harness import World, batch, ip
+from .harness import World, ip, pair
 
 DECLARED = """
 [link.e0]
@@ -44,12 +44,6 @@ lladdr = "02:00:00:00:00:09"
 ROUTE: Key = ("route", 2, 254, "20.0.0.0/24", 0, 0)
 DRIFT = "route del 20.0.0.0/24"
 BACK = "20.0.0.0/24 via 10.1.0.1 dev e0 proto 76"
-
-
-def links(netns: str) -> None:
-    """A veth e0 that is up."""
-    lines = ["link add e0 type veth peer name far0", "link set e0 up", "link set far0 up"]
-    batch(netns, "link set lo up", *lines)
 
 
 async def rest(world: World) -> None:
@@ -126,7 +120,7 @@ async def between(netns: str, directory: Path) -> AsyncIterator[Between]:
 
 def tell(netns: str, directory: Path, story: Callable[[Between], Awaitable[None]]) -> None:
     """Run a story on a world that has come to rest; at its end all is as declared."""
-    links(netns)
+    pair(netns)
 
     async def run() -> None:
         async with between(netns, directory) as made:

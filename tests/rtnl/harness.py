@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import textwrap
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,18 @@ def batch(netns: str, *commands: str) -> None:
         ["ip", "-n", netns, "-batch", "-"], input=text, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def pair(netns: str) -> None:
+    """Links e0 and far0, a pair of veth that is up, and nothing of the kernel's own still to come: no
+    address is made for them, and a worker of the kernel's has made IPv6's route for groups."""
+    batch(netns, "link set lo up", "link add e0 type veth peer name far0")
+    for command in ("addrgenmode none", "up"):
+        batch(netns, *(f"link set {name} {command}" for name in ("far0", "e0")))
+    end = time.monotonic() + 20
+    while any("ff00::/8" not in ip(netns, f"-6 route show table all dev {name}") for name in ("e0", "far0")):
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 class World:

@@ -20,8 +20,8 @@ from linxd.netlink.errors import NetlinkError
 from linxd.netlink.socket import Request
 from linxd.patch import Culprit, State
 
-from .ahead import BACK, DECLARED, DRIFT, ROUTE, Between, links, rest, tell
-from .harness import World, ip
+from .ahead import BACK, DECLARED, DRIFT, ROUTE, Between, rest, tell
+from .harness import World, ip, pair
 
 
 def refuse(world: World, kind: int, times: int = 1000) -> None:
@@ -53,7 +53,7 @@ def refuse(world: World, kind: int, times: int = 1000) -> None:
 
 def keep(netns: str, directory: Path, text: str, story: Callable[[World], Any]) -> None:
     """Run a story on a world of e0 that is kept as a text declares and has come to rest."""
-    links(netns)
+    pair(netns)
 
     async def run() -> None:
         world = World(netns, directory)
@@ -112,7 +112,7 @@ def test_what_went_with_an_address_that_is_refused_is_healed(netns: str, tmp_pat
 
 def test_who_did_it_is_looked_up_behind_what_heals_several(netns: str, tmp_path: Path) -> None:
     order: list[str] = []
-    links(netns)
+    pair(netns)
 
     def identify(port: int) -> Callable[[], Culprit | None]:
         def look() -> None:
@@ -225,7 +225,7 @@ def test_a_declaration_that_is_no_more_is_let_go(netns: str, tmp_path: Path) -> 
 def test_a_route_that_was_found_keeps_its_protocol(
     netns: str, tmp_path: Path, protocol: str, drift: str
 ) -> None:
-    links(netns)
+    pair(netns)
     ip(netns, "address add 10.1.0.5/24 dev e0")
     ip(netns, f"route add 20.0.0.0/24 via 10.1.0.1 dev e0 proto {protocol}")
 

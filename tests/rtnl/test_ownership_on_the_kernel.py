@@ -13,7 +13,7 @@ import pytest
 from linxd.ledger import MemoryLedger
 from linxd.patch import Claim, Key, State
 
-from .harness import TIMERS, World, batch, ip
+from .harness import TIMERS, World, batch, ip, pair
 
 BASE = """
 [link.e0]
@@ -125,9 +125,7 @@ Story = Callable[[World, Kind], Awaitable[None]]
 
 def tell(story: Story, kind: Kind, netns: str, directory: Path) -> None:
     """Run a story in a namespace with a link e0 that is up."""
-    batch(
-        netns, "link set lo up", "link add e0 type veth peer name far0", "link set far0 up", "link set e0 up"
-    )
+    pair(netns)
 
     async def run() -> None:
         world = World(netns, directory)

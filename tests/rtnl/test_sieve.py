@@ -20,7 +20,7 @@ from linxd.sources.rtnl.look import Index
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired, Neighbour, Route
 from linxd.sources.rtnl.sieve import MOST, sieve
 
-from .harness import World, batch, ip
+from .harness import World, batch, ip, pair
 
 ROUTES = (
     Route(AF_INET, "192.0.2.0/24", via="10.0.0.2"),
@@ -60,8 +60,8 @@ THEIRS = [
 
 
 def prepared(netns: str) -> None:
-    batch(netns, "link set lo up", "link add e0 type veth peer name far0", "link set far0 up")
-    batch(netns, "link set e0 up", "address add 10.0.0.1/24 dev e0", "address add fd00::1/64 dev e0 nodad")
+    pair(netns)
+    batch(netns, "address add 10.0.0.1/24 dev e0", "address add fd00::1/64 dev e0 nodad")
 
 
 def desired(*, foreign_remove: bool = False) -> Desired:
