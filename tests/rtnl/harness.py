@@ -83,9 +83,15 @@ def pair(netns: str) -> None:
     batch(netns, "link set lo up", "link add e0 type veth peer name far0")
     for command in ("addrgenmode none", "up"):
         batch(netns, *(f"link set {name} {command}" for name in ("far0", "e0")))
+    for name in ("e0", "far0"):
+        wait_for(netns, f"-6 route show table all dev {name}", "ff00::/8")
+
+
+def wait_for(netns: str, command: str, shown: str) -> None:
+    """Until ip shows something that a worker of the kernel's sees to."""
     end = time.monotonic() + 20
-    while any("ff00::/8" not in ip(netns, f"-6 route show table all dev {name}") for name in ("e0", "far0")):
-        assert time.monotonic() < end
+    while shown not in ip(netns, command):
+        assert time.monotonic() < end, f"ip {command} does not show {shown}"
         time.sleep(0.005)
 
 

@@ -20,7 +20,7 @@ from linxd.sources.rtnl.look import Index
 from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired, Neighbour, Route
 from linxd.sources.rtnl.sieve import MOST, sieve
 
-from .harness import World, batch, ip, pair
+from .harness import World, batch, ip, pair, wait_for
 
 ROUTES = (
     Route(AF_INET, "192.0.2.0/24", via="10.0.0.2"),
@@ -62,6 +62,7 @@ THEIRS = [
 def prepared(netns: str) -> None:
     pair(netns)
     batch(netns, "address add 10.0.0.1/24 dev e0", "address add fd00::1/64 dev e0 nodad")
+    wait_for(netns, "-6 route show table local dev e0", "local fd00::1 ")
 
 
 def desired(*, foreign_remove: bool = False) -> Desired:

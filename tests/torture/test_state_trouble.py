@@ -155,7 +155,7 @@ def test_a_read_only_state_directory_is_said_and_nothing_is_done(
         with Daemon(namespace.name, written(tmp_path, DECLARED), tmp_path) as daemon:
             assert daemon.process.wait(60) == 69
             assert f"{state}/.lock: Read-only file system" in daemon.said
-        assert "b0" not in namespace.ip("link", "show")
+        assert " b0: " not in namespace.ip("link", "show")
         assert foreign(namespace) == theirs
 
 
@@ -170,7 +170,7 @@ def test_started_where_nothing_can_be_written_it_says_so_and_makes_nothing(
         with Daemon(namespace.name, written(tmp_path, DECLARED), tmp_path) as daemon:
             daemon.wait_for(r"ledger .* can't be used: No space left on device")
             daemon.wait_for("not tried")
-            assert "b0" not in namespace.ip("link", "show")
+            assert " b0: " not in namespace.ip("link", "show")
             assert "table inet ours" not in namespace.nft("list", "ruleset")
             assert foreign(namespace) == theirs
             filler.unlink()
@@ -229,5 +229,5 @@ def test_a_spoilt_ledger_costs_nothing_foreign(how: str, namespace: Namespace, t
             assert "ledger" in daemon.said
         assert daemon.ask("release").done
     assert foreign(namespace) == theirs
-    assert "b0" not in namespace.ip("-br", "link", "show") or how != "garbage behind"
+    assert " b0: " not in namespace.ip("link", "show") or how != "garbage behind"
     assert "table inet ours" not in namespace.nft("list", "ruleset")
