@@ -6,15 +6,27 @@ A plain record: it knows no socket, and not what is declared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from linxd.netlink.rt import AddrMsg, NeighMsg, RouteMsg, RuleMsg
 from linxd.patch import Key
-from linxd.sources.rtnl import links
+from linxd.sources.rtnl import addresses, links, neighbours, routes
 from linxd.sources.rtnl.kind import Have
 from linxd.sources.rtnl.look import Look
 from linxd.sources.rtnl.table import LinkTable
+
+_HAVE: Mapping[str, Callable[[Any, LinkTable], Have[Any]]] = {
+    "link": links.have,
+    "address": addresses.have,
+    "neighbour": neighbours.have,
+    "route": routes.have,
+}
+
+
+def have(key: Key, message: Any, table: LinkTable) -> Have[Any]:
+    """What an event said of an object, under its identity. (A rule's says only that it went.)"""
+    return _HAVE[str(key[0])](message, table)
 
 
 class Observed:
@@ -76,3 +88,13 @@ class Observed:
     def size(self) -> int:
         """How many objects there are to compare."""
         return len(self.addresses) + len(self.routes) + len(self.neighbours) + len(self.rules)
+
+    def put(self, key: Key, message: Any) -> None:
+        """Take in what an event said of an object. (A link is in the table already.)"""
+        one = have(key, message, self.links)
+        if key[0] == "address":
+            self.addresses[key] = one
+        elif key[0] == "route":
+            self.routes[key] = one
+        elif key[0] == "neighbour":
+            self.neighbours[key] = one

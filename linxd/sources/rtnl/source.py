@@ -11,8 +11,8 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
 
 from linxd.netlink.socket import Events, Requests
 from linxd.patch import Entry, Key, Op, Patch, Report, State, Verb, left
@@ -27,33 +27,25 @@ from linxd.source import (
     forgetful,
     settle_unsure,
 )
-from linxd.sources.rtnl import addresses, links, neighbours, routes
 from linxd.sources.rtnl.alike import Alike
 from linxd.sources.rtnl.apply import Applier, Outcome
 from linxd.sources.rtnl.diff import Plan, settle
 from linxd.sources.rtnl.events import EventReader, Identify
-from linxd.sources.rtnl.hostside import HostSide, HostWatch, refers
-from linxd.sources.rtnl.kind import GONE, Have
+from linxd.sources.rtnl.hostside import HostSide, refers
+from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, Waiting, look_at, look_into, together
 from linxd.sources.rtnl.model import Desired
-from linxd.sources.rtnl.observed import Observed
+from linxd.sources.rtnl.observed import Observed, have
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
 from linxd.sources.rtnl.reader import Reader
 from linxd.sources.rtnl.reflex import Answered, Reflex
-from linxd.sources.rtnl.routereader import BREATH, RouteReader
+from linxd.sources.rtnl.routereader import BREATH
 from linxd.sources.rtnl.run import Run
 from linxd.sources.rtnl.table import LinkTable
+from linxd.sources.rtnl.watch import Watch
 
 log = logging.getLogger(__name__)
-
-_HAVE: Mapping[str, Callable[[Any, LinkTable], Have[Any]]] = {
-    "link": links.have,
-    "address": addresses.have,
-    "neighbour": neighbours.have,
-    "route": routes.have,
-}
-"""How what an event said becomes an observed object. (A rule's says only that it went.)"""
 
 ROUNDS = 6
 """Looks in one pass. Two are the rule (do it, see that it holds); a link made anew with all that stood on it
@@ -187,7 +179,7 @@ class RtnlSource(Source[Desired, Observed]):
             # The kernel may be about to tell of the others, and which one comes first matters.
             return
         try:
-            seen = None if hint.seen is GONE else self._have(key, hint.seen)
+            seen = None if hint.seen is GONE else have(key, hint.seen, self.links)
             plan, view = self._planner.one(key, seen, self.links, index, owned)
             self._reflex.act(hint, plan, view, index, owned, self.admits)
         except Exception:
@@ -274,7 +266,7 @@ class RtnlSource(Source[Desired, Observed]):
                 continue
             observed.keys.add(key)
             if hint.seen is not GONE:
-                self._put(observed, key, hint.seen)
+                observed.put(key, hint.seen)
             if kind == "address":
                 later |= self.index.after_address(key)
         if observed.keys:
@@ -457,56 +449,6 @@ class RtnlSource(Source[Desired, Observed]):
     def _plan(self, observed: Observed, work: Pass[Desired]) -> Plan:
         complete = observed.look.whole or self._looked_once
         return self._planner.plan(observed, self.index, work.owned, complete=complete)
-
-    def _have(self, key: Key, seen: Any) -> Have[Any]:
-        """What an event said of an object, under its identity."""
-        return _HAVE[str(key[0])](seen, self.links)
-
-    def _put(self, observed: Observed, key: Key, seen: Any) -> None:
-        if key[0] == "address":
-            observed.addresses[key] = self._have(key, seen)
-        elif key[0] == "route":
-            observed.routes[key] = self._have(key, seen)
-        elif key[0] == "neighbour":
-            observed.neighbours[key] = self._have(key, seen)
-
-
-class Watch:
-    """A subscription to the events of the scope's namespace and, where links refer to the host's, to those
-    of its links."""
-
-    def __init__(self, events: EventReader, notify: Callable[[Hint], None], reader: RouteReader) -> None:
-        self._events = events
-        self._notify = notify
-        self._reader = reader
-        reader.told = True
-        self._host: HostWatch | None = None
-
-    def follow(self, host: HostSide | None) -> None:
-        """From now on the host's links count too."""
-        if host is not None and self._host is None:
-            self._host = host.subscribe(self._told)
-
-    def sift(self) -> None:
-        """Something else is declared."""
-        if self._reader.told:
-            self._events.sift()
-
-    def close(self) -> None:
-        """No hint comes after this."""
-        self._reader.told = False
-        self._events.close()
-        if self._host is not None:
-            self._host.close()
-
-    def identify(self) -> None:
-        """Look up who wrote what was read last."""
-        self._events.identify()
-
-    def _told(self, links: list[str]) -> None:
-        now = time.monotonic()
-        for name in links:
-            self._notify(Hint(("link", name), at=now))
 
 
 def _bears_out(observed: Observed) -> Callable[[Key, Entry], bool | None]:
