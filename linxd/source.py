@@ -190,6 +190,12 @@ class Owned(Protocol):
         """Change entries for which nothing is written to the kernel. Raises LedgerError, as `intend`."""
 
 
+def is_news(entry: Entry | None, after: Entry | None) -> bool:
+    """Whether a ledger that has ``entry`` has to be told of ``after``. (Mostly they are one, and to compare
+    None with an entry takes as long as all else that a heal has to ask.)"""
+    return entry is not after and (entry is None or entry != after)
+
+
 LEDGER: Key = ("ledger",)
 """What an object needs that can't be recorded; and the object of which it is said that it can't be written
 where nothing else waits for that."""

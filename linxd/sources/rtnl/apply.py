@@ -17,7 +17,7 @@ from linxd.netlink.socket import NetlinkError, Requests
 from linxd.patch import Condition, Entry, Key, Op, State, Verb, left
 from linxd.records import NamedTuple, replace
 from linxd.slices import slices
-from linxd.source import LedgerError, Owned, Pass, transient, unrecorded
+from linxd.source import LedgerError, Owned, Pass, is_news, transient, unrecorded
 from linxd.sources.rtnl import belongings, links
 from linxd.sources.rtnl.belongings import Belongings
 from linxd.sources.rtnl.diff import View
@@ -120,12 +120,12 @@ class Applier:
     # -- everything but links -------------------------------------------------------------------------------
 
     def _batch(self, ops: Sequence[Op], view: View, owned: Owned) -> list[Outcome]:
-        ahead = [op for op in ops if _is_news(owned.get(op.key), op.after)]
+        ahead = [op for op in ops if is_news(owned.get(op.key), op.after)]
         if ahead:
             try:
                 owned.intend((op.key, op.after) for op in ahead)
             except LedgerError as full:
-                known = [op for op in ops if not _is_news(owned.get(op.key), op.after)]
+                known = [op for op in ops if not is_news(owned.get(op.key), op.after)]
                 held = [Outcome(op, unrecorded(op, full)) for op in ahead]
                 return held + self._batch(known, view, owned)
         messages: list[Message] = []
@@ -394,11 +394,6 @@ def _unmet(op: Op, view: View) -> Condition | None:
         return None
     text = f"needs link {want.master} as its master, which could not be made"
     return Condition(op.key, op.name, State.PENDING, text, needs=(("link", want.master),))
-
-
-def _is_news(entry: Entry | None, after: Entry | None) -> bool:
-    """Whether the ledger has to be told. (To compare None with an entry takes as long as all else here.)"""
-    return entry is not after and (entry is None or entry != after)
 
 
 def _first_error(op: Op, messages: Sequence[Message], answers: Answers) -> NetlinkError | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from linxd.netlink.socket import NetlinkError, Requests
 from linxd.patch import Op, Verb
 from linxd.records import NamedTuple
-from linxd.source import Hint, Owned
+from linxd.source import Hint, Owned, is_news
 from linxd.sources.rtnl.diff import Plan, View
 from linxd.sources.rtnl.kind import Message
 from linxd.sources.rtnl.look import Index
@@ -50,7 +50,7 @@ class Reflex:
             return
         op = plan.ops[0]
         kind = KINDS[str(op.key[0])]
-        if op.needs or op.verb not in (Verb.UPDATE, Verb.CREATE) or owned.get(op.key) != op.after:
+        if op.needs or op.verb not in (Verb.UPDATE, Verb.CREATE) or is_news(owned.get(op.key), op.after):
             return
         if kind.name == "link" and (
             op.verb is Verb.CREATE or any(c.attribute == "name" for c in op.changes)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from linxd.patch import Change, Condition, Op, State
 from linxd.records import dataclass, replace
-from linxd.source import LedgerError, Owned, transient, unrecorded
+from linxd.source import LedgerError, Owned, is_news, transient, unrecorded
 from linxd.sources.sysctl import reasons
 from linxd.sources.sysctl.cascades import rows_of, targets
 from linxd.sources.sysctl.diff import VALUE, noted
@@ -56,7 +56,7 @@ class Applier:
             return Outcome(None)  # another link by now: the entry is about the one that went
         besides = self._besides(path)
         before = self._values(besides)
-        ahead = owned.get(op.key) != op.after
+        ahead = is_news(owned.get(op.key), op.after)
         try:
             if ahead:
                 owned.intend([(op.key, op.after)])
