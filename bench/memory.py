@@ -45,7 +45,8 @@ PARTS = {
         "import sys; sys.modules['ssl'] = None; import asyncio", _SERVES
     ),
     "with linxd's modules": _WAITS.format(
-        "import linxd.cli.daemon, asyncio; from linxd.collector import settle; settle()", _SERVES
+        "import linxd.lean, linxd.cli.serving, asyncio; from linxd.collector import settle; settle()",
+        _SERVES,
     ),
 }
 """Programs that come to less and less less than a daemon."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from linxd.config import ConfigError, ScopeConfig
-from linxd.config.faults import Fault
+from linxd.config.faults import ConfigError, Fault
+from linxd.config.model import ScopeConfig
 from linxd.log import ERROR, INFO, WARNING, Entry, news
 from linxd.scope import Scope
 from linxd.systemd.notify import Notifier

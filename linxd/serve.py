@@ -92,7 +92,7 @@ class Served:
         finally:
             for helper in helpers:
                 helper.cancel()
-            self._leave_word(ended=True)
+            self.leave_word(ended=True)
 
     async def release(self) -> list[str]:
         """Give back what is owned. Returns, after having said so, a line for each thing that stays."""
@@ -113,7 +113,7 @@ class Served:
         for wait in self.before_ready:
             await wait()
         # Whoever waited for this reads the status next, as systemctl or linxctl shows it.
-        self._leave_word()
+        self.leave_word()
         self._notifier.send(READY="1")
         # What is declared stays: looking through 100,000 of it again and again would hold up everything.
         settle()
@@ -145,7 +145,7 @@ class Served:
         """Something may look different: say so soon, and not too often."""
         if self._word is None:
             wait = max(0.0, self._told + WORD_EVERY - time.monotonic())
-            self._word = asyncio.get_running_loop().call_later(wait, self._leave_word)
+            self._word = asyncio.get_running_loop().call_later(wait, self.leave_word)
 
     def status_line(self) -> str:
         """``converged: 14 objects, last patch 3 ops at 2025-01-31 12:30:11``: it stays as it is until
@@ -165,7 +165,8 @@ class Served:
             line += f", last patch {ops} op{'s' if ops != 1 else ''} at {at}"
         return line
 
-    def _leave_word(self, *, ended: bool = False) -> None:
+    def leave_word(self, *, ended: bool = False) -> None:
+        """Say how the scope is, now: whoever was answered just now may ask that next."""
         if self._word is not None:
             self._word.cancel()
         self._word = None

@@ -19,7 +19,6 @@ from linxd.bus.objects import Objects
 from linxd.bus.polkit import Authority
 from linxd.bus.scope import ScopeInterface
 from linxd.bus.wire import paths
-from linxd.config import declared_names, valid_name
 from linxd.patch import Report
 from linxd.scope import Scope
 from linxd.sources.netfilter.source import NetfilterSource
@@ -67,6 +66,8 @@ class OnBus:
         if host := scope.config.name == "host":
             # No other scope has it, nor keeps it in memory.
             from linxd.bus import manager, networkmanager
+            from linxd.config.files import declared_names
+            from linxd.config.model import valid_name
 
             rules = (*manager.RULES, *networkmanager.RULES)
         self.connection = Connection(

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import linxd.lean  # noqa: F401 - ahead of what imports asyncio
 from linxd import __version__
 from linxd.cli.once import Trouble
 from linxd.cli.pager import paged

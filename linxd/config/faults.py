@@ -11,7 +11,6 @@ import enum
 import json
 import re
 from collections.abc import Iterable, Sequence
-from datetime import date, time
 from typing import TypeAlias
 
 from linxd.records import dataclass
@@ -128,12 +127,12 @@ def found(value: object) -> str:
         case int() | float():
             text = str(value) if isinstance(value, float) or abs(value) < 1 << 128 else hex(value)
             return text if len(text) <= 60 else text[:56] + "…"
-        case date() | time():
-            return f"the date {value}"
         case dict():
             return "a table"
         case list():
             return "an array"
+    if type(value).__module__ == "datetime":  # not imported for that: a daemon needs none
+        return f"the date {value}"
     return type(value).__name__
 
 

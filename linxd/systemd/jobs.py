@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 
+from linxd.child import Child
 from linxd.culprit import cgroup_paths, unit_of
 
 ANSWER = 0.2
@@ -21,6 +22,8 @@ TOLD = 10.0
 """The same where somebody waits anyway."""
 LOOK_FIRST, LOOK_LAST = 0.2, 2.0
 """Seconds between two looks at whether a unit has ended."""
+_LONGEST = 1 << 20
+"""Bytes of an answer that are read."""
 READ_LAST = 8.0
 """The same where that is read in the journal, which is more work."""
 
@@ -131,17 +134,10 @@ def own_unit() -> str | None:
 
 
 async def _ask(*words: str, program: str = "systemctl") -> str:
-    process = await asyncio.create_subprocess_exec(
-        program,
-        *words,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        return (await process.communicate())[0].decode("utf-8", "replace")
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+    with open(os.memfd_create(program, os.MFD_CLOEXEC), "rb") as said:
+        process = Child([program, *words], fds={1: said.fileno()})
+        try:
             await process.wait()
+            return os.pread(said.fileno(), _LONGEST, 0).decode("utf-8", "replace")
+        finally:
+            await process.close()

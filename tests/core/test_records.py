@@ -219,7 +219,7 @@ def test_a_daemon_is_imported_with_few_methods_written() -> None:
     code = (
         "import builtins; written = []; real = builtins.exec\n"
         "builtins.exec = lambda text, *rest: (written.append(text), real(text, *rest))[1]\n"
-        "import linxd.cli.daemon; print(sum(type(text) is str for text in written))"
+        "import linxd.cli.serving; print(sum(type(text) is str for text in written))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) <= 60

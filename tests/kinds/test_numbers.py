@@ -5,6 +5,7 @@ message classes."""
 from __future__ import annotations
 
 import shutil
+import socket
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -212,3 +213,27 @@ def as_pyroute2_says(form: Form, value: Any, seen: Any) -> bool:
             return bool(seen == value)
     assert isinstance(form, (Mac, Address, AnyAddress)), form
     return bool(seen == value)
+
+
+@pytest.mark.parametrize(
+    "said", ["::ffff:192.0.2.1", "::192.0.2.1", "FD00:0::5", "2001:db8:0:0:1:0:0:1", "::", "10.0.0.1"]
+)
+def test_an_address_is_spelled_as_it_is_read_back(said: str) -> None:
+    """IPv4-mapped ones have two spellings, of which the kernel's tools know one."""
+    forms = [AnyAddress(), Address(family=6 if ":" in said else 4)]
+    for form in forms:
+        value = form.parse(said)
+        assert form.unpack(form.pack(value, lambda name: 0), lambda index: "") == value
+        assert value == socket.inet_ntop(
+            socket.AF_INET6 if ":" in said else socket.AF_INET,
+            socket.inet_pton(socket.AF_INET6 if ":" in said else socket.AF_INET, said),
+        )
+
+
+@pytest.mark.parametrize(
+    "said", ["10.0.0.256", "010.0.0.1", "fd00::5%eth0", "fd00::5/64", "", "10.0.0.1\0", 7, None]
+)
+def test_what_is_no_address_is_refused(said: object) -> None:
+    for form in (AnyAddress(), Address(family=4), Address(family=6)):
+        with pytest.raises(ValueError, match="address"):
+            form.parse(said)

@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 import socket
 import struct
 import sys
 from collections.abc import Sequence
 from types import TracebackType
 
+from linxd.child import Child
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.socket import Requests
 from linxd.netlink.wire import (
@@ -36,6 +36,8 @@ from linxd.sources.netfilter.faults import RulesetFault, ScratchError
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "enter.py")
 MEMORY = 2 << 30
 CPU = 30
+_CONTROL = 3
+"""The number that the other side's socket has there."""
 _OUTPUT = 64 << 20
 _IFINFO = struct.Struct("=BxHiII")
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
@@ -67,7 +69,7 @@ class Scratch:
         self._timeout = timeout
         self._python = python
         self._control: socket.socket | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Child | None = None
         self._up = False
 
     async def begin(self) -> None:
@@ -76,7 +78,11 @@ class Scratch:
         self._control = ours
         ours.setblocking(False)
         with theirs:
-            await self._start(theirs)
+            words = [self._python, "-I", "-S", "-B", PROGRAM, str(_CONTROL), str(MEMORY), str(CPU)]
+            try:
+                self._process = Child(words, fds={_CONTROL: theirs.fileno()}, env=_ENVIRONMENT)
+            except OSError as error:
+                raise trouble(f"{error.filename or self._python}: {error.strerror}") from None
 
     async def __aenter__(self) -> Scratch:
         try:
@@ -92,21 +98,6 @@ class Scratch:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         await self.close()
-
-    async def _start(self, theirs: socket.socket) -> None:
-        number = theirs.fileno()
-        words = [self._python, "-I", "-S", "-B", PROGRAM, str(number), str(MEMORY), str(CPU)]
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *words,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                pass_fds=(number,),
-                env=_ENVIRONMENT,
-            )
-        except OSError as error:
-            raise trouble(f"{error.filename or self._python}: {error.strerror}") from None
 
     async def _hello(self) -> None:
         ours = self._control
@@ -198,9 +189,7 @@ class Scratch:
             # One that nobody has asked for anything is not waited for to come up first.
             await asyncio.wait_for(process.wait(), 0.2 if self._up else 0)
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGKILL)
-            await process.wait()
+            await process.close()
 
 
 def _arrived(ready: asyncio.Future[None]) -> None:

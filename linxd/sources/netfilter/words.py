@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_range
 
+from linxd.netlink.text import address_text
 from linxd.netlink.wire import attr_map, attrs, text_of
 from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.decode import comment
@@ -38,8 +38,8 @@ def _hex(raw: bytes) -> str:
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 50: "esp", 51: "ah", 58: "ipv6-icmp", 132: "sctp"}
 
 _TYPES: dict[int, tuple[int, Callable[[bytes], str]]] = {
-    7: (4, lambda raw: str(IPv4Address(raw))),
-    8: (16, lambda raw: str(IPv6Address(raw))),
+    7: (4, address_text),
+    8: (16, address_text),
     9: (6, lambda raw: raw.hex(":")),
     10: (2, _hex),
     12: (1, lambda raw: _PROTOCOLS.get(raw[0], str(raw[0]))),
@@ -91,10 +91,16 @@ def _interval(type: int, first: bytes, after: bytes) -> str:
     last = (int.from_bytes(after, "big") - 1).to_bytes(len(after), "big")
     if first == last:
         return _value(type, first)
+    return _range(type, first, last)
+
+
+def _range(type: int, first: bytes, last: bytes) -> str:
+    """``10.0.0.0/25`` where addresses are those of one prefix, else both ends."""
     if type in _ADDRESSES:
-        nets = list(summarize_address_range(ip_address(first), ip_address(last)))
-        if len(nets) == 1:
-            return str(nets[0])
+        low = int.from_bytes(first, "big")
+        count = int.from_bytes(last, "big") - low + 1
+        if count > 0 and count & count - 1 == 0 and low & count - 1 == 0:
+            return f"{_value(type, first)}/{len(first) * 8 - count.bit_length() + 1}"
     return f"{_value(type, first)}-{_value(type, last)}"
 
 
@@ -107,11 +113,7 @@ def _concat_range(type: int, first: bytes, last: bytes) -> str:
         low, high = first[:length], last[:length]
         step = length + 3 & ~3
         first, last = first[step:], last[step:]
-        if low == high:
-            words.append(_value(part, low))
-            continue
-        nets = list(summarize_address_range(ip_address(low), ip_address(high))) if part in _ADDRESSES else []
-        words.append(str(nets[0]) if len(nets) == 1 else f"{_value(part, low)}-{_value(part, high)}")
+        words.append(_value(part, low) if low == high else _range(part, low, high))
     return " . ".join(words)
 
 

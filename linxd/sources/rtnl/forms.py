@@ -6,7 +6,6 @@ A form knows nothing of which attribute it is for.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 import struct
@@ -21,6 +20,22 @@ Resolve = Callable[[str], int]
 NameOf = Callable[[int], str]
 
 _SIZES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def _bytes(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def _text(address: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+
+
+def _spelled(value: object) -> str | None:
+    """An address as the kernel's tools print it; None for what is none."""
+    try:
+        return _text(_bytes(value)) if isinstance(value, str) else None
+    except (OSError, ValueError):
+        return None
 
 
 class Form:
@@ -264,20 +279,16 @@ class Address(Form):
     family: int = 4
 
     def parse(self, value: object) -> str:
-        try:
-            address = ipaddress.ip_address(value) if isinstance(value, str) else None
-        except ValueError:
-            address = None
-        if address is None or address.version != self.family:
+        spelled = _spelled(value)
+        if spelled is None or (":" in spelled) != (self.family == 6):
             raise ValueError(f"an IPv{self.family} address")
-        return str(address)
+        return spelled
 
     def pack(self, value: Any, resolve: Resolve) -> bytes:
-        return socket.inet_pton(socket.AF_INET if self.family == 4 else socket.AF_INET6, str(value))
+        return _bytes(str(value))
 
     def unpack(self, payload: bytes, name_of: NameOf) -> str:
-        size = 4 if self.family == 4 else 16
-        return socket.inet_ntop(socket.AF_INET if size == 4 else socket.AF_INET6, payload[:size])
+        return _text(payload[: 4 if self.family == 4 else 16])
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "format": f"ipv{self.family}"}
@@ -288,16 +299,16 @@ class AnyAddress(Form):
     """An IP address of either family, each with an attribute of its own (see `Attribute.number6`)."""
 
     def parse(self, value: object) -> str:
-        try:
-            return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
-        except ValueError:
-            raise ValueError("an IPv4 or IPv6 address") from None
+        spelled = _spelled(value)
+        if spelled is None:
+            raise ValueError("an IPv4 or IPv6 address")
+        return spelled
 
     def pack(self, value: Any, resolve: Resolve) -> bytes:
-        return ipaddress.ip_address(str(value)).packed
+        return _bytes(str(value))
 
     def unpack(self, payload: bytes, name_of: NameOf) -> str:
-        return str(ipaddress.ip_address(payload))
+        return _text(payload)
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]}
@@ -412,11 +423,9 @@ class Key(Form):
     """A tunnel key: a number, written as itself or as a dotted quad."""
 
     def parse(self, value: object) -> int:
-        if isinstance(value, str):
-            try:
-                return int(ipaddress.IPv4Address(value))
-            except ValueError:
-                pass
+        quad = _spelled(value)
+        if quad is not None and ":" not in quad:
+            return int.from_bytes(_bytes(quad), "big")
         return whole(value, 0, 0xFFFFFFFF, "a number")
 
     def pack(self, value: Any, resolve: Resolve) -> bytes:

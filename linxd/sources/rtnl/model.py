@@ -8,7 +8,6 @@ no file and no observed state.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias
@@ -338,8 +337,3 @@ class Desired:
         # Of very many routes few have several ways.
         placed.update(route.dev for route in self.routes.values() if route.dev)
         return placed.union(*(route.devices() for route in self.routes.values() if route.nexthops))
-
-
-def canonical_address(text: str) -> str:
-    """An address as the kernel's own tools print it: ``FD00:0::5`` is ``fd00::5``. Raises ValueError."""
-    return str(ipaddress.ip_address(text))

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""Files that are read by another process: the same comes of it, whatever is in them, and whatever becomes of
+that process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import linxd.config.loading
+import linxd.config.packed
+from linxd.config import ConfigError, ScopeConfig, Undeclared, load
+from linxd.config.apart import NotRead, Reading, main, read
+from linxd.config.packed import _CLASSES, _FIELDS, pack, unpack
+
+HERE = Path(__file__).parent
+FILES = sorted(
+    [*HERE.glob("good/**/*.toml"), *HERE.glob("bad/**/*.toml"), *HERE.parents[1].glob("examples/**/*.toml")]
+)
+
+
+def came(get: Any) -> ScopeConfig | tuple[type, object]:
+    try:
+        config = get()
+    except ConfigError as error:
+        return type(error), error.faults
+    assert isinstance(config, ScopeConfig)
+    return config
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(HERE.parents[1])))
+def test_packed_and_unpacked_is_what_it_was(file: Path) -> None:
+    name = file.stem if file.stem == "host" else "c1"
+
+    def loaded() -> ScopeConfig:
+        return load(name, file=file, owners=None, check_others=False)
+
+    def again() -> ScopeConfig:
+        try:
+            return unpack(pack(loaded()))
+        except ConfigError as error:
+            return unpack(pack(error))
+
+    one, other = came(loaded), came(again)
+    assert one == other
+    assert repr(one) == repr(other)
+    if isinstance(one, ScopeConfig) and isinstance(other, ScopeConfig):
+        for each in ("links", "addresses", "routes", "rules", "neighbours"):
+            assert list(getattr(one.rtnl, each).items()) == list(getattr(other.rtnl, each).items())
+
+
+def test_there_are_files_of_both_sorts() -> None:
+    assert {file.relative_to(HERE).parts[0] for file in FILES if file.is_relative_to(HERE)} == {
+        "good",
+        "bad",
+    }
+
+
+def test_every_field_goes_along_but_for_where_it_stands() -> None:
+    """What is not said when one is made (its identity) is made anew."""
+    for cls, names in zip(_CLASSES, _FIELDS, strict=True):
+        left = {each.name for each in cls.__record__} - set(names)  # type: ignore[attr-defined]
+        assert left <= {"where", "key"}, cls
+        for each in cls.__record__:  # type: ignore[attr-defined]
+            assert each.init or each.name == "key", cls
+
+
+def test_what_no_declaration_has_is_not_packed() -> None:
+    with pytest.raises(TypeError, match="bytearray"):
+        pack(ScopeConfig("c1", files=(bytearray(),)))  # type: ignore[arg-type]
+
+
+def test_another_process_reads_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "c1.toml"
+    file.write_text(
+        '[link.d0]\nkind = "dummy"\naddresses = ["192.0.2.1/24"]\n[[route]]\nto = "0.0.0.0/0"\ndev = "d0"\n'
+    )
+    assert read("c1", str(file)) == load("c1", file=file)
+    file.write_text('[link.d0]\nkind = "dumy"\nmtu = -1\n')
+    assert came(lambda: read("c1", str(file))) == came(lambda: load("c1", file=file))
+    assert came(lambda: read("c1", str(tmp_path / "none.toml"))) == came(
+        lambda: load("c1", file=tmp_path / "none.toml")
+    )
+    with pytest.raises(Undeclared):
+        read("no-such-scope-as-this")
+
+
+def test_nothing_is_left_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "c1.toml"
+    file.write_text("")
+    before = sorted(os.listdir("/proc/self/fd"))
+    reading = Reading("c1", str(file))
+    reading.result()
+    assert not Path(f"/proc/{reading._process.pid}").exists()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_one_that_is_killed_is_told_apart_from_what_is_in_the_files(tmp_path: Path) -> None:
+    reading = Reading("c1", str(tmp_path / "c1.toml"))
+    os.kill(reading._process.pid, signal.SIGSTOP)
+    os.kill(reading._process.pid, signal.SIGKILL)
+    with pytest.raises(NotRead, match="ended with signal 9"):
+        reading.result()
+
+
+def test_an_error_of_its_own_has_no_traceback_unless_one_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("that was not foreseen")
+
+    monkeypatch.setattr(linxd.config.loading, "load", broken)
+    out = os.dup(1)
+    try:
+        assert main(["c1", ""]) == 70
+        os.dup2(out, 1)
+        assert capfd.readouterr().out == "RuntimeError: that was not foreseen"
+        with pytest.raises(RuntimeError):
+            main(["c1", "", "debug"])
+    finally:
+        os.dup2(out, 1)
+        os.close(out)
+
+
+def test_it_is_this_very_linxd_and_nothing_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("linxd", "tomllib", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('another')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c1.toml").write_text('[link.d0]\nkind = "dummy"\n')
+    assert read("c1", str(tmp_path / "c1.toml")).rtnl.links
+
+
+def test_what_another_version_has_read_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of a package are replaced while its daemons run."""
+    (tmp_path / "c1.toml").write_text("")
+    monkeypatch.setattr(linxd.config.packed, "__version__", "0.0.0+before")
+    with pytest.raises(ConfigError) as caught:
+        read("c1", str(tmp_path / "c1.toml"))
+    (fault,) = caught.value.faults
+    assert "is installed" in str(fault)
+    assert "restart" in str(fault)
+
+
+def test_where_no_process_can_be_started_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python3")
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(ConfigError, match="no process to read the files can be started: No such file"):
+        read("c1")
+    assert sorted(os.listdir("/proc/self/fd")) == before
