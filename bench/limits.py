@@ -62,8 +62,8 @@ _REASONS: tuple[tuple[str, str, str, str], ...] = (
         **An unchanged ruleset** is one question for its generation, and the pass around it.
     """),
     ("scopes", "", "every heal under 50 ms", """
-        **All at once** are as many processes that want the same few processors at the same moment: the last
-        one waits for all others.
+        **All at once** are as many processes that want the same few processors at the same moment: each
+        heals before it tells of it, and the last one waits for the heals of all others.
     """),
     ("start", "", "", """
         **The start** is Python's, the imports of a daemon, and nft for the ruleset; the scripts beside it

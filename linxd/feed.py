@@ -25,7 +25,7 @@ MOST_HINTS = 10_000
 
 class Feed:
     """The subscription to one source, and what it brought. ``wake`` is called when there is something
-    new."""
+    new, ``later`` when that may wait."""
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Feed:
         clock: Clock,
         random: Callable[[], float],
         wake: Callable[[], None],
+        later: Callable[[], None],
     ) -> None:
         self.retry_at: float | None = None
         """When to `open` again; None: not at all."""
@@ -48,6 +49,7 @@ class Feed:
         self._clock = clock
         self._random = random
         self._wake = wake
+        self._wake_later = later
         self._hints: dict[Key, Hint] = {}
         self._subscription: Subscription | None = None
         self._since = 0.0
@@ -113,7 +115,7 @@ class Feed:
         else:
             self._hints[hint.key] = _merged(self._hints.get(hint.key), hint)
             self._limit()
-        self._wake()
+        (self._wake_later if hint.may_wait else self._wake)()
 
     def _limit(self) -> None:
         if len(self._hints) > MOST_HINTS:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from linxd.clock import BOOT, Alarm, Clock
+from linxd.crowd import patience
 from linxd.feed import Feed
 from linxd.gate import Gate, backoff
 from linxd.ledger import MemoryLedger
@@ -44,7 +45,8 @@ class Loop(Generic[D, O]):
     ``owned``: the ledger; without one, ownership lives as long as the loop. ``resync``: seconds between two
     looks at everything, on the clock that counts suspend, at an offset that depends on ``name`` alone; 0:
     hints only. ``on_report`` is told each pass that ended, ``on_state`` each change of `state`, in this
-    order. ``random`` gives 0 … 1. Everything is to be called in the event loop that runs it.
+    order. ``random`` gives 0 … 1. ``patience``: seconds for which the account of what is healed already may
+    wait, because others heal. Everything is to be called in the event loop that runs it.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Loop(Generic[D, O]):
         name: str = "",
         clock: Clock = BOOT,
         random: Callable[[], float] = _random,
+        patience: Callable[[], float] = patience,
     ) -> None:
         self.source = source
         self.desired = desired
@@ -83,9 +86,12 @@ class Loop(Generic[D, O]):
         self._on_state = on_state
         self._clock = clock
         self._random = random
+        self._patience = patience
+        self._alarm: Alarm | None = None
+        self._rings_at: float | None = None
         self._gate = Gate(clock=clock.now, random=random, unit=source.unit)
         self._wake = asyncio.Event()
-        self._feed = Feed(source, clock=clock, random=random, wake=self._wake.set)
+        self._feed = Feed(source, clock=clock, random=random, wake=self._wake.set, later=self._later)
         self._runner: Runner[D, O] = Runner(source, self.owned, self._gate, self._feed, ended=self._ended)
         self._task: asyncio.Task[object] | None = None
         self._stopping = False
@@ -252,7 +258,7 @@ class Loop(Generic[D, O]):
         if self._task is not None:
             raise RuntimeError("a loop runs once")
         self._task = asyncio.current_task()
-        alarm = self._clock.alarm(self._wake.set)
+        self._alarm = alarm = self._clock.alarm(self._wake.set)
         self.source.admits = self._admits
         try:
             if not self._stopping:
@@ -334,7 +340,17 @@ class Loop(Generic[D, O]):
         else:
             due = self._gate.next_due() if self._paused_until is None else None
             times += [self._resync_at, None if due is None else max(due, self._retry_at)]
-        alarm.set(min((moment for moment in times if moment is not None), default=None))
+        self._rings_at = min((moment for moment in times if moment is not None), default=None)
+        alarm.set(self._rings_at)
+
+    def _later(self) -> None:
+        """What was told of is healed, and only to be accounted for: after those who wait for a processor, to
+        heal what they look after."""
+        patience = self._patience()
+        if not patience or self._alarm is None:
+            self._wake.set()
+        elif self._rings_at is None or self._clock.now() + patience < self._rings_at:
+            self._alarm.set(self._clock.now() + patience)
 
     def _want(self, trigger: Trigger, *, at_once: bool = False) -> None:
         """A pass over everything is to run. ``at_once``: even if the loop is blocked and would wait."""

@@ -127,7 +127,9 @@ class Hint:
     of what the event carried (that the object went, too), None when only a look can tell. ``culprit``: who
     caused it, where that is known; ``writer``: where it is still to be looked up. ``at``: CLOCK_MONOTONIC
     seconds at which it was read. ``broken``: the subscription ended by itself; the loop closes it,
-    subscribes again and looks at everything.
+    subscribes again and looks at everything. ``may_wait``: what it calls for has been carried out ahead of
+    the pass (`Source.admits`), and nothing can have gone with it, so that there is only the account of it
+    to be made.
     """
 
     key: Key | None
@@ -136,6 +138,7 @@ class Hint:
     at: float = 0.0
     broken: bool = False
     writer: Writer | None = None
+    may_wait: bool = False
 
     def caused_by(self) -> Culprit | None:
         """Who caused it, looked up now if nobody has done so yet."""

@@ -47,13 +47,27 @@ class Bed:
 
 @contextlib.asynccontextmanager
 async def running(
-    world: World, desired: Things, *, resync: float = 30.0, name: str = "", owned: Owned | None = None
+    world: World,
+    desired: Things,
+    *,
+    resync: float = 30.0,
+    name: str = "",
+    owned: Owned | None = None,
+    patience: float = 0.0,
 ) -> AsyncIterator[Bed]:
-    """A loop that has had its first pass, unless that is held up."""
+    """A loop that has had its first pass, unless that is held up. ``patience``: seconds for which what may
+    wait does."""
     tasks = asyncio.all_tasks()
     clock = Clock()
     loop: Loop[Things, Look] = Loop(
-        world, desired, owned=owned, resync=resync, name=name, clock=clock, random=lambda: 0.0
+        world,
+        desired,
+        owned=owned,
+        resync=resync,
+        name=name,
+        clock=clock,
+        random=lambda: 0.0,
+        patience=lambda: patience,
     )
     bed = Bed(world, clock, loop, asyncio.create_task(loop.run()))
     loop._on_report, loop._on_state = bed.reports.append, bed.states.append

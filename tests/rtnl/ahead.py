@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import tests.bed.between
 from linxd.loop import Loop
-from linxd.patch import Key, Report
+from linxd.netlink.errors import NetlinkError
+from linxd.netlink.socket import Request
+from linxd.patch import Key, Op, Report
+from linxd.source import Pass
+from linxd.sources.rtnl.events import Identify
 from linxd.sources.rtnl.model import Desired
 
 from .harness import World, ip, pair
@@ -54,17 +58,100 @@ async def rest(world: World) -> None:
         await asyncio.sleep(0.1)
 
 
-class Between(tests.bed.between.Between):
+def refuse(world: World, kind: int, times: int = 1000) -> None:
+    """Have requests of a type refused, as those of a radio that is switched off are."""
+    request, batch = world.requests.request, world.requests.batch
+    left = times
+
+    def refused(kinds: Iterable[int]) -> bool:
+        nonlocal left
+        if left and set(kinds) == {kind}:
+            left -= 1
+            return True
+        return False
+
+    def one(type: int, flags: int, payload: bytes, **more: Any) -> Any:
+        if refused([type]):
+            raise NetlinkError(errno.ERFKILL, "Operation not possible due to RF-kill")
+        return request(type, flags, payload, **more)
+
+    def many(messages: Iterable[Request], **more: Any) -> Any:
+        messages = list(messages)
+        if refused(message[0] for message in messages):
+            return [NetlinkError(errno.ERFKILL, "Operation not possible due to RF-kill")] * len(messages)
+        return batch(messages, **more)
+
+    world.requests.request = one  # type: ignore[method-assign]
+    world.requests.batch = many  # type: ignore[method-assign]
+
+
+def keep(
+    netns: str,
+    directory: Path,
+    text: str,
+    story: Callable[[World], Awaitable[None]],
+    *,
+    identify: Identify = lambda port: None,
+) -> None:
+    """Run a story on a world of e0 that is kept as a text declares and has come to rest."""
+    pair(netns)
+
+    async def run() -> None:
+        world = World(netns, directory, identify=identify)
+        try:
+            async with world.kept(text):
+                assert world.loop is not None
+                await rest(world)
+                await world.loop.request()
+                await rest(world)
+                await story(world)
+        finally:
+            world.close()
+
+    asyncio.run(run())
+
+
+class Between:
     """A world in which something may happen between what is done at once and the pass that accounts for
     it."""
 
     def __init__(self, world: World, loop: Loop[Desired, Any]) -> None:
-        super().__init__(loop, lambda: len(world.sent))
         self.world = world
+        self.loop = loop
+        self.admitted: list[Op] = []
+        self.before: Callable[[], None] = lambda: None
+        """Called before an op is carried out at once."""
+        self.then: Callable[[], object] = lambda: None
+        """Called after it, and before the pass."""
+        self.begun: list[int] = []
+        """How many messages had been sent when each pass began."""
+        inner, reconcile = world.source.admits, world.source.reconcile
+
+        def admits(op: Op) -> bool:
+            if not inner(op):
+                return False
+            self.admitted.append(op)
+            self.before()
+            asyncio.get_running_loop().call_soon(self.then)
+            return True
+
+        async def passed(work: Pass[Desired]) -> Report:
+            self.begun.append(len(world.sent))
+            return await reconcile(work)
+
+        world.source.admits = admits
+        world.source.reconcile = passed  # type: ignore[method-assign]
+
+    async def rest(self) -> None:
+        """Until nothing has been sent for a while."""
+        await rest(self.world)
 
     async def drift(self, command: str) -> list[Report]:
         """Break something and wait for all that comes of it: the reports."""
-        await self.begin()
+        self.world.forgive()
+        await self.rest()
+        self.admitted.clear()
+        self.begun.clear()
         before = len(self.world.reports)
         await self.world.sabotage(command)
         await self.world.until(lambda: len(self.world.reports) > before, what=command)

@@ -125,6 +125,8 @@ class World:
         self._arrived = asyncio.Event()
         self.desired = Desired()
         self.loop: Loop[Desired, Any] | None = None
+        self.patience = 0.0
+        """Seconds for which the loop waits with the account of what is healed, as in a crowd."""
 
     def new_source(self) -> RtnlSource:
         """A fresh source, as after a restart: it remembers nothing, the ledger does."""
@@ -213,7 +215,13 @@ class World:
         if text is not None:
             self.declare(text)
         loop = self.loop = Loop(
-            self.source, self.desired, owned=self.ledger, resync=0, name=self.netns, on_report=self._report
+            self.source,
+            self.desired,
+            owned=self.ledger,
+            resync=0,
+            name=self.netns,
+            on_report=self._report,
+            patience=lambda: self.patience,
         )
         task = asyncio.create_task(loop.run())
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,58 +16,10 @@ import pytest
 
 from linxd.clock import BOOT
 from linxd.netlink import wire
-from linxd.netlink.errors import NetlinkError
-from linxd.netlink.socket import Request
 from linxd.patch import Culprit, State
 
-from .ahead import BACK, DECLARED, DRIFT, ROUTE, Between, rest, tell
+from .ahead import BACK, DECLARED, DRIFT, ROUTE, Between, keep, refuse, rest, tell
 from .harness import World, ip, pair
-
-
-def refuse(world: World, kind: int, times: int = 1000) -> None:
-    """Have requests of a type refused, as those of a radio that is switched off are."""
-    request, batch = world.requests.request, world.requests.batch
-    left = times
-
-    def refused(kinds: Iterable[int]) -> bool:
-        nonlocal left
-        if left and set(kinds) == {kind}:
-            left -= 1
-            return True
-        return False
-
-    def one(type: int, flags: int, payload: bytes, **more: Any) -> Any:
-        if refused([type]):
-            raise NetlinkError(errno.ERFKILL, "Operation not possible due to RF-kill")
-        return request(type, flags, payload, **more)
-
-    def many(messages: Iterable[Request], **more: Any) -> Any:
-        messages = list(messages)
-        if refused(message[0] for message in messages):
-            return [NetlinkError(errno.ERFKILL, "Operation not possible due to RF-kill")] * len(messages)
-        return batch(messages, **more)
-
-    world.requests.request = one  # type: ignore[method-assign]
-    world.requests.batch = many  # type: ignore[method-assign]
-
-
-def keep(netns: str, directory: Path, text: str, story: Callable[[World], Any]) -> None:
-    """Run a story on a world of e0 that is kept as a text declares and has come to rest."""
-    pair(netns)
-
-    async def run() -> None:
-        world = World(netns, directory)
-        try:
-            async with world.kept(text):
-                assert world.loop is not None
-                await rest(world)
-                await world.loop.request()
-                await rest(world)
-                await story(world)
-        finally:
-            world.close()
-
-    asyncio.run(run())
 
 
 def test_what_went_with_a_link_that_can_not_be_set_up_is_said(netns: str, tmp_path: Path) -> None:

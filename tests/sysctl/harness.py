@@ -57,13 +57,13 @@ class Tapped(Procfs):
         self.writes, self.opened = [], 0
         super().__init__(*arguments, **named)
 
-    def open(self, path: Path, access: int = os.O_RDONLY) -> tuple[int, int]:
+    def open(self, path: Path, *, write: bool = False) -> tuple[int, int]:
         self.opened += 1
-        return super().open(path, access)
+        return super().open(path, write=write)
 
-    def write(self, path: Path, value: str, *, held: int | None = None) -> None:
+    def write(self, path: Path, value: str) -> None:
         self.writes.append((path, value))
-        super().write(path, value, held=held)
+        super().write(path, value)
 
 
 class World:

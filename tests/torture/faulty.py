@@ -126,15 +126,15 @@ def _due(path: tuple[str, ...], how: str) -> None:
             raise OSError(fault["errno"], os.strerror(fault["errno"]))
 
 
-def _written(self: Procfs, path: tuple[str, ...], value: str, *, held: int | None = None) -> None:
+def _written(self: Procfs, path: tuple[str, ...], value: str) -> None:
     _due(path, "write")
-    _write(self, path, value, held=held)
+    _write(self, path, value)
 
 
-def _opened(self: Procfs, path: tuple[str, ...], access: int = os.O_RDONLY) -> tuple[int, int]:
-    if access != os.O_WRONLY:
+def _opened(self: Procfs, path: tuple[str, ...], *, write: bool = False) -> tuple[int, int]:
+    if not write:
         _due(path, "open")
-    return _open(self, path, access)
+    return _open(self, path, write=write)
 
 
 if __name__ == "__main__":

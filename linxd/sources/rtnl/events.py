@@ -77,7 +77,7 @@ class EventReader:
         source: Watched,
         notify: Callable[[Hint], None],
         identify: Identify,
-        react: Callable[[Hint], None] = lambda hint: None,
+        react: Callable[[Hint], Hint] = lambda hint: hint,
     ) -> None:
         self._events = events
         self._source = source
@@ -143,7 +143,7 @@ class EventReader:
         waiting = [writer for writer in writers.values() if writer is not None]
         none, self._writers = not self._writers, self._writers + waiting
         if all_read and len(hints) == 1:
-            self._react(*hints.values())
+            hints = {key: self._react(hint) for key, hint in hints.items()}
         for key, hint in hints.items():
             # There may be a later word on a link, and it is changed in place whatever it is by then. (What
             # went and is back is met in making it.)

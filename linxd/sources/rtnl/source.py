@@ -16,7 +16,6 @@ from typing import ClassVar
 
 from linxd.netlink.socket import Events, Requests
 from linxd.patch import Entry, Key, Op, Patch, Report, State, Verb, left
-from linxd.reflex import Answered, Reflex, alone
 from linxd.slices import let_go, slices
 from linxd.source import (
     Hint,
@@ -28,7 +27,6 @@ from linxd.source import (
     forgetful,
     settle_unsure,
 )
-from linxd.sources.rtnl.ahead import Answers, ask, simple
 from linxd.sources.rtnl.alike import Alike
 from linxd.sources.rtnl.apply import Applier, Outcome
 from linxd.sources.rtnl.diff import Plan, settle
@@ -41,6 +39,7 @@ from linxd.sources.rtnl.observed import Observed, have
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
 from linxd.sources.rtnl.reader import Reader
+from linxd.sources.rtnl.reflex import Answered, Reflex
 from linxd.sources.rtnl.routereader import BREATH
 from linxd.sources.rtnl.run import Run
 from linxd.sources.rtnl.table import LinkTable
@@ -85,7 +84,7 @@ class RtnlSource(Source[Desired, Observed]):
         self._open_events = events
         self._identify = identify
         self._reader = Reader(requests)
-        self._reflex: Reflex[Answers] = Reflex()
+        self._reflex = Reflex(requests, self._identify_now, self._after)
         self._applier = Applier(requests, self._reader, KINDS, self._identify_now)
         self._planner = Planner(hold)
         self.links = LinkTable()
@@ -169,43 +168,40 @@ class RtnlSource(Source[Desired, Observed]):
 
     # -- passes ---------------------------------------------------------------------------------------------
 
-    def _react(self, hint: Hint) -> None:
+    def _react(self, hint: Hint) -> Hint:
         """An event that stands alone, and its hint, which is about to be told of: what it calls for may be
-        done first, where it is simple."""
+        done first, where it is simple. Returns the hint to be told."""
         key, owned = hint.key, self.owned
         index = self.index
         if key not in self._proven or hint.seen is None or owned is None or not self._believed([hint]):
-            return
+            return hint
         if key[0] == "address" and ":" not in str(key[2]) and len(index.neighbouring(key)) > 1:
             # The kernel may be about to tell of the others, and which one comes first matters.
-            return
+            return hint
         try:
             seen = None if hint.seen is GONE else have(key, hint.seen, self.links)
             plan, view = self._planner.one(key, seen, self.links, index, owned)
-            op = alone(plan)
-            if op is not None and simple(op):
-                self._reflex.act(
-                    hint,
-                    op,
-                    owned.get(key),
-                    index,
-                    self.admits,
-                    lambda op: ask(self.requests, self._identify_now, op, view),
-                )
+            return self._reflex.act(hint, plan, view, index, owned, self.admits)
         except Exception:
             # The pass will meet it again, and knows how to say it.
             log.debug("%s: ahead of a pass", self.name, exc_info=True)
+            return hint
 
-    def _account(self, run: Run, answered: Answered[Answers]) -> Look:
+    def _after(self, key: Key) -> Look:
+        """Where to look after an event of an object: at what may have gone with it, and at what waits."""
+        look = self.pending.look
+        if key[0] == "link":
+            return look | self.index.after_link(str(key[1]))
+        if key[0] == "address":
+            return look | self.index.after_address(key)
+        return look
+
+    def _account(self, run: Run, answered: Answered) -> Look:
         """Account for what was done ahead. Returns where to look because of it, and of the event."""
         op, key = answered.op, answered.op.key
-        looks = {self.pending.look}
-        if key[0] == "link":
-            looks.add(self.index.after_link(str(key[1])))
-        elif key[0] == "address":
-            looks.add(self.index.after_address(key))
+        looks = {self._after(key)}
         view = self._planner.view(self.links, self.index)
-        outcome = self._applier.became(op, *answered.result, view)
+        outcome = self._applier.became(op, answered.messages, answered.answers, view)
         if outcome.condition is None or answered.declared is self.index:
             run.named(answered.hint)
             run.drift(op)
