@@ -36,10 +36,13 @@ class Child:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._status: int | None = None
-        # Higher numbers first: what we have as one of 0 to 2 is taken before it is replaced.
-        actions: list[tuple[object, ...]] = [
-            (os.POSIX_SPAWN_DUP2, fds[number], number) for number in sorted(fds, reverse=True)
-        ]
+        # By way of numbers that nobody has: one of ours may be where another one is to be.
+        free = max((2, *fds, *fds.values())) + 1
+        actions: list[tuple[object, ...]] = []
+        for at, ours in enumerate(fds.values()):
+            actions.append((os.POSIX_SPAWN_DUP2, ours, free + at))
+        for at, number in enumerate(fds):
+            actions += [(os.POSIX_SPAWN_DUP2, free + at, number), (os.POSIX_SPAWN_CLOSE, free + at)]
         for name in os.listdir("/proc/self/fd"):
             number = int(name)
             if number > 2 and number not in fds and _inherited(number):

@@ -78,11 +78,15 @@ def serve(options: Options, reading: Reading) -> int:
 
 def _run(options: Options, reading: Reading, sink: Callable[[Entry], None]) -> int:
     name, base = options.scope, statedir.root(options.state_dir)
-    again = partial(read, name, options.file, debug=options.debug)
+    again = partial(read, name, options.file, debug=options.debug, kept=reading.kept)
 
     async def served(config: ScopeConfig) -> int:
-        with contextlib.closing(Asked()) as asked:
-            return await _serve(config, again, base, sink, asked)
+        read = asyncio.create_task(reading.ended())
+        try:
+            with contextlib.closing(Asked()) as asked:
+                return await _serve(config, again, base, sink, asked)
+        finally:
+            read.cancel()
 
     try:
         config = reading.result()

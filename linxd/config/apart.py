@@ -13,6 +13,7 @@ import os
 import sys
 
 from linxd.child import Child
+from linxd.config.kept import BEGIN, NUMBER, OTHER_PYTHON, leave
 
 TYPE_CHECKING = False  # typing takes a while to import
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 _DEBUG = "debug"
+_WHOLE = b"="
+"""The first byte of an answer; what an error says begins with a letter."""
 
 
 class NotRead(Exception):  # noqa: N818 - reads as what happened
@@ -28,18 +31,28 @@ class NotRead(Exception):  # noqa: N818 - reads as what happened
 
 class Reading:
     """Files that are being read since this was made. ``name``, ``file``: as `linxd.config.load` has it.
-    ``debug``: an error that is linxd's own comes with its traceback, on stderr."""
+    ``debug``: an error that is linxd's own comes with its traceback, on stderr. ``kept``: what a first one
+    has left behind to read with; without it the first one, which leaves it."""
 
-    def __init__(self, name: str, file: str | None = None, *, debug: bool = False) -> None:
-        words = ["-I", "-S", _PROGRAM, name, file or "", *([_DEBUG] if debug else [])]
+    def __init__(
+        self, name: str, file: str | None = None, *, debug: bool = False, kept: int | None = None
+    ) -> None:
+        self._again = name, file, debug
+        self._first = kept is None
+        words = ["-I", "-S", _PROGRAM] if kept is None else ["-I", "-S", "-c", BEGIN]
+        words += [name, file or "", *([_DEBUG] if debug else [])]
         if sys.dont_write_bytecode:
             words.insert(0, "-B")
         if sys.pycache_prefix is not None:
             words[:0] = ["-X", f"pycache_prefix={sys.pycache_prefix}"]
         self._error: OSError | None = None
+        self._process: Child | None = None
         self._pipe, theirs = os.pipe()
+        self.kept = os.memfd_create("linxd", os.MFD_CLOEXEC) if kept is None else kept
+        """A descriptor, the caller's to close."""
         try:
-            self._process = Child([sys.executable, *words], fds={1: theirs} | ({2: 2} if debug else {}))
+            fds = {1: theirs, NUMBER: self.kept} | ({2: 2} if debug else {})
+            self._process = Child([sys.executable, *words], fds=fds)
         except OSError as error:
             self._error = error
         finally:
@@ -50,34 +63,54 @@ class Reading:
         `linxd.config.load` does, and `NotRead`."""
         with open(self._pipe, "rb") as pipe:
             data = pipe.read()
-        if self._error is not None:
-            raise NotRead(f"no process to read the files can be started: {self._error.strerror}")
-        ended = self._process.result()
-        if ended:
-            raise NotRead(
-                data.decode(errors="replace")
-                or f"the process that read the files ended with {ended if ended > 0 else f'signal {-ended}'}"
-            )
+        if self._process is None:
+            said = self._error.strerror if self._error is not None else ""
+            raise NotRead(f"no process to read the files can be started: {said}")
+        if data[:1] != _WHOLE or not self._first:
+            ended = self._process.result()
+            if ended == OTHER_PYTHON:
+                # There is no other way than with what is there now.
+                name, file, debug = self._again
+                return _closing(Reading(name, file, debug=debug))
+            if data[:1] != _WHOLE:
+                said = f"ended with {ended}" if ended > 0 else f"was ended by signal {-ended}"
+                said = f"the process that read the files {said}"
+                raise NotRead(data.decode(errors="replace") or said)
         from linxd import __version__
         from linxd.config.packed import Foreign, unpack
 
         try:
-            return unpack(data)
+            return unpack(data[1:])
         except Foreign as error:
-            text = (
-                f"linxd {error} is installed, and {__version__} runs: to be restarted before it can reload"
-            )
+            text = f"{__version__} runs, and linxd {error} is installed: restart it before it reloads"
             raise NotRead(text) from None
 
+    async def ended(self) -> None:
+        """Wait until the process is gone, after what is kept is whole."""
+        if self._process is not None:
+            await self._process.wait()
 
-def read(name: str, file: str | None = None, *, debug: bool = False) -> ScopeConfig:
-    """Read the files now, and wait for it. Whatever goes wrong is a fault: raises `ConfigError`."""
+
+def _closing(reading: Reading) -> ScopeConfig:
+    try:
+        return reading.result()
+    finally:
+        os.close(reading.kept)
+
+
+def read(name: str, file: str | None = None, *, debug: bool = False, kept: int | None = None) -> ScopeConfig:
+    """Read the files now, with what is ``kept``, and wait for it. Whatever goes wrong is a fault: raises
+    `ConfigError`."""
     from linxd.config.faults import ConfigError, Fault
 
+    reading = Reading(name, file, debug=debug, kept=kept)
     try:
-        return Reading(name, file, debug=debug).result()
+        return reading.result()
     except NotRead as error:
         raise ConfigError([Fault("", 0, 0, "", str(error))]) from None
+    finally:
+        if kept is None:
+            os.close(reading.kept)
 
 
 def main(words: list[str]) -> int:
@@ -87,7 +120,6 @@ def main(words: list[str]) -> int:
     from linxd.config.packed import pack
 
     name, file, *more = words
-    ended = 0
     try:
         try:
             data = pack(load(name, file=file or None))
@@ -96,10 +128,17 @@ def main(words: list[str]) -> int:
     except Exception as error:
         if _DEBUG in more:
             raise
-        data, ended = f"{type(error).__name__}: {error}".encode(errors="replace"), 70
+        _tell(f"{type(error).__name__}: {error}".encode(errors="replace"))
+        return 70
+    _tell(_WHOLE + data)
+    if not os.fstat(NUMBER).st_size:
+        leave(NUMBER)
+    return 0
+
+
+def _tell(data: bytes) -> None:
     try:
         with open(1, "wb") as pipe:
             pipe.write(data)
     except BrokenPipeError:
-        ended = 1  # nobody waits for it any more
-    return ended
+        pass  # nobody waits for it any more

@@ -4,6 +4,7 @@ that process."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 import linxd.config.loading
 import linxd.config.packed
-from linxd.config import ConfigError, ScopeConfig, Undeclared, load
+from linxd.config import ConfigError, ScopeConfig, Undeclared, apart, load
 from linxd.config.apart import NotRead, Reading, main, read
 from linxd.config.packed import _CLASSES, _FIELDS, pack, unpack
 
@@ -96,16 +97,57 @@ def test_nothing_is_left_of_it(tmp_path: Path) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     reading = Reading("c1", str(file))
     reading.result()
+    asyncio.run(reading.ended())
+    os.close(reading.kept)
+    assert reading._process is not None
     assert not Path(f"/proc/{reading._process.pid}").exists()
+    read("c1", str(file))
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_later_ones_read_with_what_the_first_one_has_left(tmp_path: Path) -> None:
+    """An upgrade may replace or take away what it comes from: they have no other way to it."""
+    file = tmp_path / "c1.toml"
+    file.write_text('[link.d0]\nkind = "dummy"\n')
+    reading = Reading("c1", str(file))
+    try:
+        assert reading.result() == load("c1", file=file)
+        asyncio.run(reading.ended())
+        assert 50_000 < os.fstat(reading.kept).st_size < 400_000
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(apart, "_PROGRAM", "/nowhere/at-all")
+            for text in ('[link.d1]\nkind = "dummy"\n', '[link.d0]\nkind = "dumy"\nmtu = -1\n', "what"):
+                file.write_text(text)
+                kept = came(lambda: read("c1", str(file), kept=reading.kept))
+                assert kept == came(lambda: load("c1", file=file))
+            for name in FILES:
+                kept = came(lambda name=name: read("c1", str(name), kept=reading.kept))  # type: ignore[misc]
+                assert kept == came(lambda name=name: load("c1", file=name))  # type: ignore[misc]
+    finally:
+        os.close(reading.kept)
+
+
+def test_what_another_python_or_nobody_has_left_is_not_used(tmp_path: Path) -> None:
+    file = tmp_path / "c1.toml"
+    file.write_text('[link.d0]\nkind = "dummy"\n')
+    for left in (b"", b"2.7.18\0what it was"):
+        kept = os.memfd_create("kept", os.MFD_CLOEXEC)
+        try:
+            os.pwrite(kept, left, 0)
+            before = sorted(os.listdir("/proc/self/fd"))
+            assert read("c1", str(file), kept=kept) == load("c1", file=file)
+            assert sorted(os.listdir("/proc/self/fd")) == before
+        finally:
+            os.close(kept)
 
 
 def test_one_that_is_killed_is_told_apart_from_what_is_in_the_files(tmp_path: Path) -> None:
     reading = Reading("c1", str(tmp_path / "c1.toml"))
-    os.kill(reading._process.pid, signal.SIGSTOP)
+    assert reading._process is not None
     os.kill(reading._process.pid, signal.SIGKILL)
-    with pytest.raises(NotRead, match="ended with signal 9"):
+    with pytest.raises(NotRead, match="was ended by signal 9"):
         reading.result()
+    os.close(reading.kept)
 
 
 def test_an_error_of_its_own_has_no_traceback_unless_one_is_wanted(

@@ -57,6 +57,18 @@ def test_it_has_our_files_under_the_numbers_that_were_said_and_no_others(tmp_pat
             os.close(number)
 
 
+def test_numbers_may_cross(tmp_path: Path) -> None:
+    """Whatever ours are called: each arrives where it was said."""
+    one, other = (os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("a", "b"))
+    try:
+        fds = {other: one, one: other}
+        assert Child(["bash", "-c", f"echo a >&{other}; echo b >&{one}"], fds=fds).result() == 0
+        assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["a\n", "b\n"]
+    finally:
+        os.close(one)
+        os.close(other)
+
+
 def test_it_is_not_reached_by_ctrl_c() -> None:
     child = Child(["sleep", "60"], fds={})
     try:
