@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import tests.bed.between
 from linxd.loop import Loop
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.socket import Request
-from linxd.patch import Key, Op, Report
-from linxd.source import Pass
+from linxd.patch import Key, Report
 from linxd.sources.rtnl.events import Identify
 from linxd.sources.rtnl.model import Desired
 
@@ -111,47 +111,17 @@ def keep(
     asyncio.run(run())
 
 
-class Between:
+class Between(tests.bed.between.Between):
     """A world in which something may happen between what is done at once and the pass that accounts for
     it."""
 
     def __init__(self, world: World, loop: Loop[Desired, Any]) -> None:
+        super().__init__(loop, lambda: len(world.sent))
         self.world = world
-        self.loop = loop
-        self.admitted: list[Op] = []
-        self.before: Callable[[], None] = lambda: None
-        """Called before an op is carried out at once."""
-        self.then: Callable[[], object] = lambda: None
-        """Called after it, and before the pass."""
-        self.begun: list[int] = []
-        """How many messages had been sent when each pass began."""
-        inner, reconcile = world.source.admits, world.source.reconcile
-
-        def admits(op: Op) -> bool:
-            if not inner(op):
-                return False
-            self.admitted.append(op)
-            self.before()
-            asyncio.get_running_loop().call_soon(self.then)
-            return True
-
-        async def passed(work: Pass[Desired]) -> Report:
-            self.begun.append(len(world.sent))
-            return await reconcile(work)
-
-        world.source.admits = admits
-        world.source.reconcile = passed  # type: ignore[method-assign]
-
-    async def rest(self) -> None:
-        """Until nothing has been sent for a while."""
-        await rest(self.world)
 
     async def drift(self, command: str) -> list[Report]:
         """Break something and wait for all that comes of it: the reports."""
-        self.world.forgive()
-        await self.rest()
-        self.admitted.clear()
-        self.begun.clear()
+        await self.begin()
         before = len(self.world.reports)
         await self.world.sabotage(command)
         await self.world.until(lambda: len(self.world.reports) > before, what=command)

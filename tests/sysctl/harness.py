@@ -57,13 +57,13 @@ class Tapped(Procfs):
         self.writes, self.opened = [], 0
         super().__init__(*arguments, **named)
 
-    def open(self, path: Path, *, write: bool = False) -> tuple[int, int]:
+    def open(self, path: Path, access: int = os.O_RDONLY) -> tuple[int, int]:
         self.opened += 1
-        return super().open(path, write=write)
+        return super().open(path, access)
 
-    def write(self, path: Path, value: str) -> None:
+    def write(self, path: Path, value: str, *, held: int | None = None) -> None:
         self.writes.append((path, value))
-        super().write(path, value)
+        super().write(path, value, held=held)
 
 
 class World:
@@ -78,6 +78,8 @@ class World:
         self.desired = Desired()
         self.reports: list[Report] = []
         self.loop: Loop[Desired, Any] | None = None
+        self.patience = 0.0
+        """Seconds for which the loop waits with the account of what is healed, as in a crowd."""
         self._came = asyncio.Event()
         self.source = self.new_source()
 
@@ -134,7 +136,13 @@ class World:
         """A running loop without a resync: what is healed was healed because of an event or the poll."""
         self.declare(keys)
         loop = self.loop = Loop(
-            self.source, self.desired, owned=self.owned, resync=0, name=self.netns, on_report=self._report
+            self.source,
+            self.desired,
+            owned=self.owned,
+            resync=0,
+            name=self.netns,
+            on_report=self._report,
+            patience=lambda: self.patience,
         )
         task = asyncio.create_task(loop.run())
         try:

@@ -49,9 +49,9 @@ class CountedOs:
 class Counted(Procfs):
     """The keys' way to the kernel."""
 
-    def write(self, path: Path, value: str) -> None:
+    def write(self, path: Path, value: str, *, held: int | None = None) -> None:
         count()
-        super().write(path, value)
+        super().write(path, value, held=held)
 
 
 for module in (ledgerfile, sys.modules["linxd.ledger"]):

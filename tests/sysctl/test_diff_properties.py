@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from linxd.ledger import MemoryLedger
 from linxd.patch import Condition, State
 from linxd.sources.sysctl.cascades import write
-from linxd.sources.sysctl.diff import diff, found_first
+from linxd.sources.sysctl.diff import again, diff, found_first
 from linxd.sources.sysctl.expand import Wanted, directories, expand
-from linxd.sources.sysctl.model import Desired, Path, Setting, Sysctl, dotted, key_of
+from linxd.sources.sysctl.model import Desired, Path, Setting, Sysctl, dotted, interface_of, key_of
 from linxd.sources.sysctl.observed import Observed
 from linxd.sources.sysctl.values import same
 
@@ -169,6 +169,29 @@ def test_drift_is_undone_and_what_was_first_comes_back(
     model.settle({})
     assert not model.owned.of("sysctl")
     assert {path: model.values[path] for path in mine} == {path: values[path] for path in mine}
+
+
+@given(KERNELS, st.lists(DECLARED, min_size=1, max_size=3), st.sampled_from(KEYS), BIT)
+@settings(max_examples=400, deadline=None)
+def test_what_a_key_alone_calls_for_is_what_the_diff_finds(
+    values: Values, declarations: list[Values], path: Path, to: str
+) -> None:
+    model = Model(values)
+    for declared in declarations:
+        _, wanted = model.settle(declared)
+    want, entry = wanted.of.get(path), model.owned.get(key_of(path))
+    if want is None or entry is None or path in wanted.refused:
+        return
+    model.values[path] = to
+    observed, _ = model.look(declared)
+    op = again(want, to, entry, observed.indices.get(interface_of(path) or ""))
+    only = replace(observed, only=frozenset((path,)))
+    if op is not None:
+        assert diff(only, wanted, model.owned.of("sysctl")).ops == (op,)
+        assert op.after is entry
+    elif to != want.value:
+        # The first value is still to be written down.
+        assert entry.original == {}
 
 
 @given(KERNELS, st.lists(DECLARED, min_size=1, max_size=4))

@@ -126,15 +126,15 @@ def _due(path: tuple[str, ...], how: str) -> None:
             raise OSError(fault["errno"], os.strerror(fault["errno"]))
 
 
-def _written(self: Procfs, path: tuple[str, ...], value: str) -> None:
+def _written(self: Procfs, path: tuple[str, ...], value: str, *, held: int | None = None) -> None:
     _due(path, "write")
-    _write(self, path, value)
+    _write(self, path, value, held=held)
 
 
-def _opened(self: Procfs, path: tuple[str, ...], *, write: bool = False) -> tuple[int, int]:
-    if not write:
+def _opened(self: Procfs, path: tuple[str, ...], access: int = os.O_RDONLY) -> tuple[int, int]:
+    if access != os.O_WRONLY:
         _due(path, "open")
-    return _open(self, path, write=write)
+    return _open(self, path, access)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from linxd.netlink.socket import Events, Requests
 from linxd.patch import Entry, Key, Op, Patch, Report, State, Verb, left
+from linxd.reflex import Answered, Reflex, alone
 from linxd.slices import let_go, slices
 from linxd.source import (
     Hint,
@@ -27,6 +28,7 @@ from linxd.source import (
     forgetful,
     settle_unsure,
 )
+from linxd.sources.rtnl.ahead import Answers, ask, simple
 from linxd.sources.rtnl.alike import Alike
 from linxd.sources.rtnl.apply import Applier, Outcome
 from linxd.sources.rtnl.diff import Plan, settle
@@ -39,7 +41,6 @@ from linxd.sources.rtnl.observed import Observed, have
 from linxd.sources.rtnl.order import order
 from linxd.sources.rtnl.plan import KINDS, Planner, borne_out
 from linxd.sources.rtnl.reader import Reader
-from linxd.sources.rtnl.reflex import Answered, Reflex
 from linxd.sources.rtnl.routereader import BREATH
 from linxd.sources.rtnl.run import Run
 from linxd.sources.rtnl.table import LinkTable
@@ -84,7 +85,7 @@ class RtnlSource(Source[Desired, Observed]):
         self._open_events = events
         self._identify = identify
         self._reader = Reader(requests)
-        self._reflex = Reflex(requests, self._identify_now, self._after)
+        self._reflex: Reflex[Answers] = Reflex(self._settled)
         self._applier = Applier(requests, self._reader, KINDS, self._identify_now)
         self._planner = Planner(hold)
         self.links = LinkTable()
@@ -181,11 +182,24 @@ class RtnlSource(Source[Desired, Observed]):
         try:
             seen = None if hint.seen is GONE else have(key, hint.seen, self.links)
             plan, view = self._planner.one(key, seen, self.links, index, owned)
-            return self._reflex.act(hint, plan, view, index, owned, self.admits)
+            op = alone(plan)
+            if op is not None and simple(op):
+                return self._reflex.act(
+                    hint,
+                    op,
+                    owned.get(key),
+                    index,
+                    self.admits,
+                    lambda op: ask(self.requests, self._identify_now, op, view),
+                )
         except Exception:
             # The pass will meet it again, and knows how to say it.
             log.debug("%s: ahead of a pass", self.name, exc_info=True)
-            return hint
+        return hint
+
+    def _settled(self, op: Op, result: Answers) -> bool:
+        """Whether what was done ahead is all there is to do, and can have taken nothing along."""
+        return not any(result[1]) and not self._after(op.key)
 
     def _after(self, key: Key) -> Look:
         """Where to look after an event of an object: at what may have gone with it, and at what waits."""
@@ -196,12 +210,12 @@ class RtnlSource(Source[Desired, Observed]):
             return look | self.index.after_address(key)
         return look
 
-    def _account(self, run: Run, answered: Answered) -> Look:
+    def _account(self, run: Run, answered: Answered[Answers]) -> Look:
         """Account for what was done ahead. Returns where to look because of it, and of the event."""
         op, key = answered.op, answered.op.key
         looks = {self._after(key)}
         view = self._planner.view(self.links, self.index)
-        outcome = self._applier.became(op, answered.messages, answered.answers, view)
+        outcome = self._applier.became(op, *answered.result, view)
         if outcome.condition is None or answered.declared is self.index:
             run.named(answered.hint)
             run.drift(op)

@@ -63,7 +63,7 @@ class Applier:
         except LedgerError as error:
             return Outcome(None, unrecorded(op, error))
         try:
-            self._procfs.write(path, goal)
+            self._reader.write(path, goal)
         except OSError as error:
             if ahead:
                 owned.revert([op.key])
@@ -84,7 +84,7 @@ class Applier:
         if first is None or same(first, want.value):
             return None
         try:
-            self._procfs.write(path, goal)
+            self._reader.write(path, goal)
         except OSError:
             return None
         second = self.value(want.path)

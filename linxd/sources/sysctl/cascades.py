@@ -145,6 +145,11 @@ def rows_of(path: Path) -> Iterable[tuple[Cascade, Path]]:
                 )
 
 
+def changes_others(path: Path) -> bool:
+    """Whether a write of ``path`` may change any other key."""
+    return any(True for _ in rows_of(path))
+
+
 def outcome(how: How, written: str) -> str | None:
     """What the other key has afterwards, None if only a look can tell."""
     match how:

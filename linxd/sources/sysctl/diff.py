@@ -46,6 +46,37 @@ def diff(observed: Observed, wanted: Wanted, entries: Mapping[Key, Entry]) -> Pa
     return _Differ(observed, wanted, entries).patch()
 
 
+def again(want: Want, have: str, entry: Entry, index: int | None) -> Op | None:
+    """The op that `diff` finds for a declared key that may be written and is another than it shall be, where
+    the ledger knows all there is to know of it. ``index``: that of its interface, as far as there is one.
+    None where there is more to it."""
+    if entry.settled or not _complete(entry, want, index) or same(have, want.value):
+        return None
+    return _update(want, have, entry)
+
+
+def _complete(entry: Entry, want: Want, index: int | None) -> bool:
+    """Whether an entry has nothing to learn when a key is written: it knows the first value, and the rest is
+    as it was."""
+    facts = entry.facts
+    return (
+        entry.sure
+        and VALUE in entry.original
+        and FIRST not in facts
+        and facts.get(RELEASE) == (None if want.restore else "keep")
+        and (index is None or facts.get(IFINDEX) == index)
+    )
+
+
+def _change(want: Want, have: str) -> Change:
+    return Change(VALUE, shown(want.path, have), shown(want.path, want.value))
+
+
+def _update(want: Want, have: str, after: Entry) -> Op:
+    path = want.path
+    return Op(Verb.UPDATE, Sysctl(path, want.value), Sysctl(path, have), (_change(want, have),), after=after)
+
+
 class _Differ:
     def __init__(self, observed: Observed, wanted: Wanted, entries: Mapping[Key, Entry]) -> None:
         self.observed = observed
@@ -198,7 +229,6 @@ class _Differ:
             adoptable=True,
         )
         assert decision.claim is not None
-        changes = (Change(VALUE, shown(path, have), shown(path, want.value)),)
         if decision.action is Action.NOTHING:
             # A write before this one, of this patch, may be what makes it so: then it is our change.
             ours = not same(self.observed.values[path], have)
@@ -206,14 +236,13 @@ class _Differ:
             if entry is None or entry != after:
                 self.adopt.append((target.key, after))
             if not equal:
-                self._condition(want, State.NOTED, noted(changes[0]))
+                self._condition(want, State.NOTED, noted(_change(want, have)))
             return None
         if path in self.observed.readonly:
             text = f"has {shown(path, have)} and {reasons.READ_ONLY}, want {shown(path, want.value)}"
             self._condition(want, State.FAILED, text, errno.EACCES)
             return None
-        after = self._entry(target, want, decision.claim, written=True)
-        return Op(Verb.UPDATE, Sysctl(path, want.value), Sysctl(path, have), changes, after=after)
+        return _update(want, have, self._entry(target, want, decision.claim, written=True))
 
     def _give_back(self, target: _Target, have: str) -> Op:
         path, entry = target.path, target.entry
@@ -243,6 +272,9 @@ class _Differ:
     def _entry(self, target: _Target, want: Want, claim: Claim, *, written: bool) -> Entry:
         """What the ledger is to hold: the value found first, as `FIRST` until something is written."""
         path, entry, values = target.path, target.entry, self.observed.values
+        index = self.observed.indices.get(interface_of(path) or "")
+        if entry is not None and entry.claim is claim and _complete(entry, want, index):
+            return entry
         original = dict(entry.original) if entry is not None else {}
         facts = dict(entry.facts) if entry is not None else {}
         first = facts.get(FIRST)
@@ -250,9 +282,8 @@ class _Differ:
             found, first = self._found(path)
             if found:
                 written = True  # it was us who changed it, in its other form
-        name = interface_of(path)
-        if name is not None and name in self.observed.indices:
-            facts[IFINDEX] = self.observed.indices[name]
+        if index is not None:
+            facts[IFINDEX] = index
         facts.pop(RELEASE, None)
         if not want.restore:
             facts[RELEASE] = "keep"

@@ -70,12 +70,12 @@ class Procfs:
         finally:
             os.close(home)
 
-    def open(self, path: Path, *, write: bool = False) -> tuple[int, int]:
-        """A key for reading or for writing: the descriptor, and the key's permission bits. Raises
-        OSError."""
+    def open(self, path: Path, access: int = os.O_RDONLY) -> tuple[int, int]:
+        """A key for reading, for writing, or for both (O_RDWR): the descriptor, and the key's permission
+        bits. Raises OSError."""
         name = _checked(path)
         with self.inside():
-            fd = os.open(name, _FLAGS | (os.O_WRONLY if write else os.O_RDONLY), dir_fd=self._root)
+            fd = os.open(name, _FLAGS | access, dir_fd=self._root)
         try:
             seen = os.fstat(fd)
             if stat.S_ISDIR(seen.st_mode):
@@ -93,12 +93,16 @@ class Procfs:
             seen = os.stat(_checked(path), dir_fd=self._root, follow_symlinks=False)
         return stat.S_IMODE(seen.st_mode)
 
-    def write(self, path: Path, value: str) -> None:
-        """Write a value in one piece. Raises OSError."""
-        fd, _ = self.open(path, write=True)
+    def write(self, path: Path, value: str, *, held: int | None = None) -> None:
+        """Write a value in one piece, through a descriptor of the key if one is ``held``. Raises OSError."""
+        # An empty write changes nothing, a bare line break is the empty value.
+        text = value.encode(errors="surrogateescape") + b"\n"
+        if held is not None:
+            os.pwrite(held, text, 0)
+            return
+        fd, _ = self.open(path, os.O_WRONLY)
         try:
-            # An empty write changes nothing, a bare line break is the empty value.
-            os.write(fd, value.encode(errors="surrogateescape") + b"\n")
+            os.write(fd, text)
         finally:
             os.close(fd)
 

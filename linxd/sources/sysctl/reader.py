@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Reading many keys again and again for little: descriptors are held, and what was read last is known.
+"""Reading many keys again and again for little, and writing one soon: descriptors are held, and what was
+read last is known.
 
 It knows which keys it reads and what was in them, not what ought to be.
 """
@@ -42,6 +43,8 @@ class Reader:
         """Interfaces of which a held key went away since it was asked last: they may be others now."""
         self._most = descriptors() if most is None else most
         self._fds: dict[Path, int] = {}
+        self._mute: set[Path] = set()
+        """Keys whose held descriptors are for reading alone."""
         self._modes: dict[Path, int] = {}
 
     def close(self) -> None:
@@ -52,6 +55,7 @@ class Reader:
         """Let go of all other keys."""
         for path in [path for path in self._fds if path not in paths]:
             os.close(self._fds.pop(path))
+            self._mute.discard(path)
         if len(self.seen) > len(paths):
             self.seen = {path: raw for path, raw in self.seen.items() if path in paths}
             self._modes = {path: mode for path, mode in self._modes.items() if path in paths}
@@ -104,6 +108,7 @@ class Reader:
                 raws[path] = error.errno or errno.EIO
                 if error.errno in _DEAD:
                     os.close(fds.pop(path))
+                    self._mute.discard(path)
                     closed.append(path)
                     name = interface_of(path)
                     if name is not None:
@@ -114,9 +119,22 @@ class Reader:
                     raws[path] = self._open(path)
         return raws
 
+    def write(self, path: Path, value: str) -> None:
+        """Write to a key; one that is held and has gone is not taken for another of its name. Raises
+        OSError."""
+        held = None if path in self._mute else self._fds.get(path)
+        self.procfs.write(path, value, held=held)
+
     def _open(self, path: Path) -> Raw:
+        mute = False
         try:
-            fd, mode = self.procfs.open(path)
+            try:
+                fd, mode = self.procfs.open(path, os.O_RDWR)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise
+                mute = True
+                fd, mode = self.procfs.open(path)
         except OSError as error:
             self._modes.pop(path, None)
             if error.errno in (errno.EACCES, errno.EPERM):
@@ -131,6 +149,8 @@ class Reader:
             raw = error.errno or errno.EIO
         if len(self._fds) < self._most and raw not in _DEAD:
             self._fds[path] = fd
+            if mute:
+                self._mute.add(path)
         else:
             os.close(fd)
         return raw

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from linxd.patch import Change, Condition, Key, Op, Patch, Report, left
 from linxd.records import replace
 from linxd.source import LEDGER, LedgerError, Pass, forgetful, unrecorded
-from linxd.sources.sysctl.apply import Applier
+from linxd.sources.sysctl.apply import Applier, Outcome
 from linxd.sources.sysctl.diff import found_first
 from linxd.sources.sysctl.model import Desired, Path, Sysctl, dotted, path_of
 from linxd.sources.sysctl.values import shown
@@ -40,6 +40,13 @@ class Rounds:
         self._refused: set[Key] = set()
         self._progress = False
         self._count = 0
+        self._healed_at = 0.0
+        """When the first write was done (CLOCK_MONOTONIC seconds)."""
+
+    def ahead(self, op: Op, outcome: Outcome, at: float) -> None:
+        """Account for what was done ahead of this pass, and is so since ``at`` (CLOCK_MONOTONIC seconds)."""
+        self.drifted[op.key] = op
+        self._became(op, outcome, at)
 
     async def run(self, patch: Patch) -> bool:
         """Carry out one patch as far as may be. Returns whether another look is needed."""
@@ -80,21 +87,26 @@ class Rounds:
         again = op.key in self.applied
         others = self._others(op) if again else {}
         outcome = self._applier.carry_out(op, self._work.owned)
+        self._became(op, outcome, time.monotonic())
+        if again and outcome.op is not None:
+            self._blame(op, others)
+
+    def _became(self, op: Op, outcome: Outcome, at: float) -> None:
+        """Account for what became of an op."""
         if outcome.condition is not None:
             self.conditions[op.key] = outcome.condition
         else:
             self.conditions.pop(op.key, None)
         if outcome.op is None:
-            if outcome.condition is None and not again:
+            if outcome.condition is None and op.key not in self.applied:
                 del self.drifted[op.key]  # another write of this pass, or somebody else, was faster
             elif outcome.condition is not None:
                 self._refused.add(op.key)
             return
         self._progress = True
+        self._healed_at = self._healed_at or at
         self._refused.discard(op.key)
         self.applied[op.key] = _merged(self.applied.get(op.key), outcome.op)
-        if again:
-            self._blame(op, others)
 
     def _others(self, op: Op) -> dict[Path, str | None]:
         paths = [path_of(key) for key in self.applied if key != op.key]
@@ -126,7 +138,7 @@ class Rounds:
         found = {condition.key: condition for condition in conditions} | self.conditions
         hints = self._work.hints
         events = [hint.at for hint in hints if hint.at]
-        healed = int((time.monotonic() - min(events)) * 1e6) if events and self.applied else 0
+        healed = max(1, int((self._healed_at - min(events)) * 1e6)) if events and self.applied else 0
         return Report(
             trigger=self._work.trigger,
             drifted=tuple(self.drifted.values()),

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import ClassVar
 
 from linxd.netlink.events import Events
-from linxd.patch import Condition, Entry, Key, Patch, Report
+from linxd.patch import Condition, Entry, Key, Op, Patch, Report
+from linxd.reflex import Reflex
 from linxd.source import Hint, Owned, Pass, Source, Subscription, settle_unsure
-from linxd.sources.sysctl.apply import Applier
-from linxd.sources.sysctl.cascades import concerned, giver
-from linxd.sources.sysctl.diff import IFINDEX, VALUE, diff
-from linxd.sources.sysctl.expand import Wanted, directories, expand
+from linxd.sources.sysctl.apply import Applier, Outcome
+from linxd.sources.sysctl.cascades import changes_others, concerned, giver
+from linxd.sources.sysctl.diff import IFINDEX, VALUE, again, diff
+from linxd.sources.sysctl.expand import Want, Wanted, directories, expand
 from linxd.sources.sysctl.model import (
     ALL_AND_DEFAULT,
     KIND,
@@ -32,12 +34,14 @@ from linxd.sources.sysctl.model import (
     path_of,
 )
 from linxd.sources.sysctl.observed import Observed, follow
-from linxd.sources.sysctl.procfs import Procfs
+from linxd.sources.sysctl.procfs import Procfs, text_of
 from linxd.sources.sysctl.reader import Raw, Reader, texts
 from linxd.sources.sysctl.reasons import module_of
 from linxd.sources.sysctl.rounds import Rounds
 from linxd.sources.sysctl.values import same
 from linxd.sources.sysctl.watch import POLL, Watch, watch_of
+
+log = logging.getLogger(__name__)
 
 LARGE = 1000
 """Keys from which on the diff, being pure, runs in a thread beside the event loop."""
@@ -62,6 +66,10 @@ def _settle_doubts(owned: Owned, observed: Observed) -> None:
         return first is None or not same(value, first)
 
     settle_unsure(owned, still_ours)
+
+
+def _holds(raw: Raw | None, value: str) -> bool:
+    return isinstance(raw, bytes) and same(text_of(raw), value)
 
 
 def _usec(began: float) -> int:
@@ -109,6 +117,8 @@ class SysctlSource(Source[Desired, Observed]):
         self._quiet: tuple[Owned, dict[Path, Raw], tuple[Condition, ...]] | None = None
         """The last look at everything, if there was nothing to do: with the same again there is not."""
         self._watch: Watch | None = None
+        self._owned: Owned | None = None
+        self._reflex: Reflex[Outcome] = Reflex(lambda op, outcome: outcome.condition is None)
 
     def close(self) -> None:
         """Close what it holds open."""
@@ -131,14 +141,20 @@ class SysctlSource(Source[Desired, Observed]):
     async def reconcile(self, work: Pass[Desired]) -> Report:
         """One pass. See `linxd.source.Source.reconcile`."""
         began = time.monotonic()
+        self._owned = work.owned
         keys = {hint.key for hint in work.hints if hint.key is not None}
         whole = work.full or self._stale or bool(self._reader.renewed) or work.desired is not self._desired
         rounds = Rounds(work, self._applier, self._disputes)
+        ahead = self._reflex.answered
+        if ahead is not None and (ahead.result.condition is None or ahead.declared is work.desired):
+            rounds.ahead(ahead.op, ahead.result, ahead.at)
+            keys.add(ahead.op.key)
         some = None if whole else await self._some(work, rounds, frozenset(map(path_of, keys)))
         whole = some is None
         conditions = await self._everything(work, rounds) if some is None else some
         if self._watch is not None:
             self._watch.arm()
+        self._reflex.accounted()
         return rounds.report(
             conditions, total=len(self._wanted.of), looked=None if whole else keys, usec=_usec(began)
         )
@@ -173,6 +189,28 @@ class SysctlSource(Source[Desired, Observed]):
             self._stale = True
         return [key_of(path) for path in changed]
 
+    def alone(self, path: Path, at: float) -> Hint | None:
+        """A key that alone was told of, at that moment (CLOCK_MONOTONIC seconds): its hint, if it is not as
+        it was at the last pass. What the hint calls for is done by then, where it is simple."""
+        if path not in self._paths:
+            return None
+        reader = self._reader
+        raw, before = reader.look(path), reader.seen.get(path)
+        if reader.renewed:
+            self._stale = True
+        if raw == before:
+            return None
+        want = self._wanted.of.get(path)
+        hint = Hint(key_of(path) if want is None else want.key, at=at)
+        # What was not as declared before may be impossible, or waits for something.
+        if want is not None and _holds(before, want.value) and not isinstance(raw, int):
+            try:
+                return self._react(hint, want, text_of(raw))
+            except Exception:
+                # The pass will meet it again, and knows how to say it.
+                log.debug("%s: ahead of a pass", self.name, exc_info=True)
+        return hint
+
     def interface(self, ifindex: int) -> str | None:
         """The name that an interface of some key had at the last pass."""
         return self._names.get(ifindex)
@@ -199,6 +237,20 @@ class SysctlSource(Source[Desired, Observed]):
     def silent(self) -> bool:
         """Whether there is anything to look at each second."""
         return bool(self._silent)
+
+    def _react(self, hint: Hint, want: Want, have: str) -> Hint:
+        path, owned = want.path, self._owned
+        if owned is None or self._stale or path in self._wanted.refused or path in self._disputes:
+            return hint
+        # What other keys change along with is looked at with them.
+        if self._reader.readonly((path,)) or changes_others(path):
+            return hint
+        entry = owned.get(want.key)
+        if entry is not None:
+            op = again(want, have, entry, self._indices.get(interface_of(path) or ""))
+            if op is not None:
+                return self._reflex.act(hint, op, entry, self._desired, self.admits, self._carry_out)
+        return hint
 
     # -- passes ---------------------------------------------------------------------------------------------
 
@@ -259,6 +311,12 @@ class SysctlSource(Source[Desired, Observed]):
         return raws
 
     # -- what there is --------------------------------------------------------------------------------------
+
+    def _carry_out(self, op: Op) -> Outcome | None:
+        """Ahead of a pass; None where somebody was faster."""
+        assert self._owned is not None
+        outcome = self._applier.carry_out(op, self._owned)
+        return None if outcome.op is None and outcome.condition is None else outcome
 
     def _managed(self, path: Path) -> bool:
         return path in self._paths

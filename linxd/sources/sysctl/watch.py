@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
+import struct
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Literal, Protocol
@@ -44,6 +44,10 @@ _FORWARDING: Path = ("net", "ipv4", "conf", "all", "forwarding")
 """Two names for one value."""
 _IFINFOMSG = 16
 _NETCONFMSG = 4
+_CHANGE = struct.Struct("=B3xIiIi")
+"""A family, and two attributes of four bytes each: the interface, and the key that has changed."""
+_INDEX_HEAD = wire.head(_IFINDEX, 4)
+_NUMBER_HEADS = {wire.head(type, 4): type for told in _TOLD.values() for type in told}
 
 
 def watch_of(path: Path) -> Literal["event", "poll"]:
@@ -56,17 +60,15 @@ def watch_of(path: Path) -> Literal["event", "poll"]:
 
 def named(message: Message, interface: Callable[[int], str | None]) -> Path | None:
     """The key of which alone an event tells, by the name of its interface; None where there is more to it,
-    or it can't be told. Raises WireError."""
-    if message.type != wire.RTM_NEWNETCONF:
+    or it can't be told."""
+    if message.type != wire.RTM_NEWNETCONF or message.end - message.start != _CHANGE.size:
         return None
-    attributes = wire.attr_map(message.buf, message.start + _NETCONFMSG, message.end)
-    family = _FAMILIES.get(message.buf[message.start])
-    ifindex = attributes.pop(_IFINDEX, b"")
-    if family is None or len(attributes) != 1 or len(ifindex) != 4:
+    number, first, index, second, _ = _CHANGE.unpack_from(message.buf, message.start)
+    family, type = _FAMILIES.get(number), _NUMBER_HEADS.get(second)
+    if family is None or type is None or first != _INDEX_HEAD:
         return None
-    number = int.from_bytes(ifindex, sys.byteorder, signed=True)
-    name = _ALL_AND_DEFAULT.get(number) or interface(number)
-    key = _TOLD[family].get(next(iter(attributes)))
+    name = _ALL_AND_DEFAULT.get(index) or interface(index)
+    key = _TOLD[family].get(type)
     return None if name is None or key is None else ("net", family, "conf", name, key)
 
 
@@ -76,6 +78,10 @@ class Watched(Protocol):
     def drifted(self, *, silent: bool = False, only: Collection[Path] | None = None) -> Iterable[Key]:
         """Keys that are not as they were at the last pass. ``silent``: only those without events are looked
         at, ``only``: just these."""
+
+    def alone(self, path: Path, at: float) -> Hint | None:
+        """A key that alone was told of, at that moment (CLOCK_MONOTONIC seconds): its hint, if it is not as
+        it was at the last pass. What the hint calls for may be done by then."""
 
     def interface(self, ifindex: int) -> str | None:
         """The name that an interface had at the last pass."""
@@ -130,10 +136,11 @@ class Watch:
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(self._poll, self._tick)
-        self._tell(self._watched.drifted(silent=True))
+        self._tell(self._watched.drifted(silent=True), time.monotonic())
 
     def _readable(self) -> None:
         assert self._events is not None
+        now = time.monotonic()
         moved = others = False
         keys: set[Path] = set()
         try:
@@ -147,26 +154,31 @@ class Watch:
                         moved = moved or self._moves(message)
         except (Overrun, WireError):
             # What was lost, or can't be read, may have told of anything.
-            self._notify(Hint(None, at=time.monotonic()))
+            self._notify(Hint(None, at=now))
             return
         except OSError:
-            self._notify(Hint(None, at=time.monotonic(), broken=True))
+            self._notify(Hint(None, at=now, broken=True))
             return
         if moved:
-            self._tell(self._watched.interfaces_moved())
+            self._tell(self._watched.interfaces_moved(), now)
         if others:
-            self._tell(self._watched.drifted())
+            self._tell(self._watched.drifted(), now)
         elif keys:
             if _FORWARDING in keys:
                 keys.add(_IP_FORWARD)
-            self._tell(self._watched.drifted(only=keys))
+            if len(keys) == 1:
+                hint = self._watched.alone(keys.pop(), now)
+                if hint is not None:
+                    self._notify(hint)
+            else:
+                self._tell(self._watched.drifted(only=keys), now)
             # Events are hints: what else they may be about is looked for, too, when this is healed.
             if self._rest is None:
                 self._rest = self._loop.call_later(REST, self._look_at_the_rest)
 
     def _look_at_the_rest(self) -> None:
         self._rest = None
-        self._tell(self._watched.drifted())
+        self._tell(self._watched.drifted(), time.monotonic())
 
     def _moves(self, message: Message) -> bool:
         """Whether an event tells of an interface, or of its part in a protocol, that came or went."""
@@ -182,7 +194,6 @@ class Watch:
                 return len(wire.attr_map(message.buf, message.start + _NETCONFMSG, message.end)) > 2
         return False
 
-    def _tell(self, keys: Iterable[Key]) -> None:
-        now = time.monotonic()
+    def _tell(self, keys: Iterable[Key], at: float) -> None:
         for key in keys:
-            self._notify(Hint(key, at=now))
+            self._notify(Hint(key, at=at))
