@@ -259,7 +259,7 @@ class Loop(Generic[D, O]):
             raise RuntimeError("a loop runs once")
         self._task = asyncio.current_task()
         self._alarm = alarm = self._clock.alarm(self._wake.set)
-        self.source.admits = self._admits
+        self.source.idle, self.source.admits = self._waits, self._admits
         try:
             if not self._stopping:
                 self._feed.open()
@@ -321,12 +321,17 @@ class Loop(Generic[D, O]):
         await asyncio.sleep(0)
         return True
 
+    def _waits(self) -> bool:
+        """Whether nothing runs or is due, so that an event that is read now leads to the next pass, and that
+        may write."""
+        if not self._idle or self._wanted is not None or self._plans or self._feed or self._feed.missed:
+            return False
+        return self._paused_until is None and self._blocked_until is None and not self._stopping
+
     def _admits(self, op: Op) -> bool:
         """Whether nothing speaks against trying an op now, ahead of the next pass: that is about to be the
         one of the event that calls for it, and would be allowed to try it."""
-        if not self._idle or self._wanted is not None or self._plans or self._feed or self._feed.missed:
-            return False
-        if self._paused_until is not None or self._blocked_until is not None or self._stopping:
+        if not self._waits():
             return False
         self._ahead = self._gate.admit(op, event=True) is None
         return self._ahead

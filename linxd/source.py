@@ -297,6 +297,8 @@ class Source(abc.ABC, Generic[D, O]):
     admits: Callable[[Op], bool] = staticmethod(lambda op: False)
     """Asked whether an op that an event calls for may be carried out at once, ahead of the pass that the
     event's hint brings about and that accounts for the op. Set by the loop that drives the source."""
+    idle: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether nothing runs, and nothing is due, before an event that is read now. Set by the loop."""
     interruptible: ClassVar[bool] = False
     """Whether a hinted pass may run while another awaits its checkpoint, so that healing one object need not
     wait for a look at 100,000."""

@@ -265,13 +265,18 @@ class Requests:
             yield self._exchange(out, heads, sent)
 
     def transact(
-        self, messages: Sequence[Request], *, echoes: list[tuple[int, Message]] | None = None
+        self,
+        messages: Sequence[Request],
+        *,
+        echoes: list[tuple[int, Message]] | None = None,
+        sent: Callable[[], object] | None = None,
     ) -> list[NetlinkError | None]:
         """Send all messages as one datagram and return what became of each: an nfnetlink batch, from
         NFNL_MSG_BATCH_BEGIN to _END. At least one must carry NLM_F_ACK; which are answered besides those
         that failed is up to the subsystem. One error there means that nothing was applied, except
         ENOBUFS: then the answer was lost, and nobody knows. ``echoes`` takes in what else comes in answer
-        (NLM_F_ECHO): the number of the request in ``messages``, and the message.
+        (NLM_F_ECHO): the number of the request in ``messages``, and the message. ``sent`` is called before
+        the answers are read.
         """
         first = self._reserve(len(messages))
         parts = [
@@ -279,6 +284,8 @@ class Requests:
             for n, (kind, flags, payload) in enumerate(messages)
         ]
         self._send(b"".join(parts))
+        if sent is not None:
+            sent()
         results: list[NetlinkError | None] = [None] * len(parts)
         # everything is answered before send() returns
         answered = self._collect(

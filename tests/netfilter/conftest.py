@@ -129,6 +129,8 @@ class Bed:
         self.owned: Owned = MemoryLedger()
         self.sent: list[bytes] = []
         self.desired = Desired()
+        self.patience = 0.0
+        """Seconds for which a loop waits with the account of what is healed, as in a crowd."""
         self._sockets: list[Requests] = []
         self._watches: list[Watch] = []
         self.source = self.new_source()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.nft import NFGEN_HDRLEN, batch
@@ -56,17 +56,30 @@ class Outcome:
     echoed: bool = False
 
 
-async def commit(requests: Requests, generation: int, ops: Sequence[Op]) -> Outcome:
+async def commit(
+    requests: Requests, generation: int, ops: Sequence[Op], sent: Callable[[], object]
+) -> Outcome:
     """Carry out ``ops`` as one transaction, all or none, provided that ``generation`` is the present one.
+    ``sent`` is called when the kernel has it.
 
     A large one is sent from a thread, so that the event loop goes on.
     """
-    large = len(ops) > SMALL or any(_large(op) for op in ops)
+    if len(ops) > SMALL or any(large(op) for op in ops):
+        outcome = await asyncio.to_thread(commit_now, requests, generation, ops, lambda: None)
+        sent()
+        return outcome
+    return commit_now(requests, generation, ops, sent)
+
+
+def commit_now(
+    requests: Requests, generation: int, ops: Sequence[Op], sent: Callable[[], object]
+) -> Outcome:
+    """`commit`, without waiting for anything but the kernel."""
+    work = batch_of(ops)
+    echoes: list[tuple[int, Message]] | None = [] if len(work.messages) <= ECHOED else None
+    messages = batch(generation, work.messages, echo=echoes is not None)
     try:
-        if large:
-            work, results, echoes = await asyncio.to_thread(_send, requests, generation, ops)
-        else:
-            work, results, echoes = _send(requests, generation, ops)
+        results = requests.transact(messages, echoes=echoes, sent=sent)
     except NetlinkError as error:
         if error.errno in (errno.ENOBUFS, errno.ETIMEDOUT):
             return Outcome(Fate.LOST)
@@ -83,17 +96,8 @@ async def commit(requests: Requests, generation: int, ops: Sequence[Op]) -> Outc
     return Outcome(Fate.DONE, [], handles, unsure, echoed=True)
 
 
-_Sent = tuple[Batch, list[NetlinkError | None], "list[tuple[int, Message]] | None"]
-
-
-def _send(requests: Requests, generation: int, ops: Sequence[Op]) -> _Sent:
-    work = batch_of(ops)
-    echoes: list[tuple[int, Message]] | None = [] if len(work.messages) <= ECHOED else None
-    messages = batch(generation, work.messages, echo=echoes is not None)
-    return work, requests.transact(messages, echoes=echoes), echoes
-
-
-def _large(op: Op) -> bool:
+def large(op: Op) -> bool:
+    """Whether it takes the kernel more than a few milliseconds."""
     thing = op.want
     if isinstance(thing, TableThing):
         return thing.table.size > SMALL
@@ -102,6 +106,17 @@ def _large(op: Op) -> bool:
     if isinstance(thing, SetThing):
         return len(thing.set.elements) > SMALL
     return isinstance(thing, ElementsThing) and len(thing.identities) > SMALL
+
+
+def simple(op: Op) -> bool:
+    """Whether an op stands alone: a rule or elements come or go, and nothing else with them."""
+    thing = op.subject
+    return (
+        isinstance(thing, RuleThing | ElementsThing)
+        and op.verb in (Verb.CREATE, Verb.DELETE)
+        and not op.needs
+        and not large(op)
+    )
 
 
 def _refusals(

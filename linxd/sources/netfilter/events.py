@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import struct
 import time
 from collections.abc import Callable
@@ -30,11 +31,12 @@ from linxd.netlink.wire import (
     text_of,
 )
 from linxd.patch import Culprit
-from linxd.source import Hint
+from linxd.source import Hint, Writer
 from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.mirror import Transaction
 from linxd.sources.netfilter.state import TableId
 from linxd.sources.netfilter.things import table_key
+from linxd.writers import Writers
 
 GROUPS = (NFNLGRP_NFTABLES,)
 LINK_GROUPS = (RTNLGRP_LINK,)
@@ -46,7 +48,7 @@ _IFINFO = 16
 _NLA = struct.Struct("=HH")
 
 Identify = Callable[[int, str], Culprit | None]
-"""Names the process behind a pid in the host's numbering, at once; its name as the kernel tells it."""
+"""Names the process behind a pid in the host's numbering; its name as the kernel tells it."""
 
 
 class Watched(Protocol):
@@ -66,6 +68,10 @@ class Watched(Protocol):
 
     def overrun(self) -> None:
         """Events were lost."""
+
+    def react(self, hint: Hint) -> Hint:
+        """A transaction that stands alone, and its hint, which is about to be told of: what it calls for may
+        be done first. Returns the hint to be told."""
 
     @property
     def portid(self) -> int:
@@ -89,8 +95,12 @@ class EventReader:
         self._notify = notify
         self._identify = identify
         self._kept: dict[TableId, list[tuple[int, bytes]]] = {}
+        self._told: list[Hint] = []
+        """Hints that are still to be told."""
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(events.fileno(), self.read)
+        self.writers = Writers(self._loop)
+        """Who is still to be looked up."""
+        self._loop.add_reader(events.fileno(), self._readable)
         if links is not None:
             self._loop.add_reader(links.fileno(), self._read_links)
 
@@ -102,9 +112,23 @@ class EventReader:
                     self._loop.remove_reader(each.fileno())
                 each.close()
 
+    def _readable(self) -> None:
+        """Something has come. Where it is one transaction, that is about one table, it may be answered at
+        once."""
+        more = self._read()
+        if len(self._told) == 1 and more < _AT_ONCE and not self._kept:
+            self._told = [self._source.react(self._told[0])]
+        self._tell()
+
     def read(self) -> bool:
-        """Read some of what has come. Called when there is something, and before a look, so that it begins
-        with the latest. False: there was nothing."""
+        """Read some of what has come. Called before a look, so that it begins with the latest. False: there
+        was nothing."""
+        more = self._read()
+        self._tell()
+        return more > 0
+
+    def _read(self) -> int:
+        """How much has been read."""
         now = time.monotonic()
         try:
             messages = self._events.read(_AT_ONCE)
@@ -113,13 +137,19 @@ class EventReader:
         except (Overrun, WireError):
             self._kept.clear()
             self._source.overrun()
-            self._notify(Hint(None, at=now))
-            return True
+            self._told.append(Hint(None, at=now))
+            return _AT_ONCE
         except OSError:
             self._source.overrun()
-            self._notify(Hint(None, at=now, broken=True))
-            return False
-        return bool(messages)
+            self._told.append(Hint(None, at=now, broken=True))
+            return 0
+        return len(messages)
+
+    def _tell(self) -> None:
+        told, self._told = self._told, []
+        for hint in told:
+            self._notify(hint)
+        self.writers.soon()
 
     def _take(self, message: Message, now: float) -> None:
         if message.type == n.NEWGEN:
@@ -143,12 +173,14 @@ class EventReader:
             return
         made = read_generation(message)
         told = [where for where in kept if source.wants_to_know(where)]
-        culprit = self._identify(made.pid, made.comm) if told and made.pid else None
+        writer = None
+        if told and made.pid:
+            writer = Writer(functools.partial(self._identify, made.pid, made.comm))
+            self.writers.add((writer,))
         many = frozenset(where for where, messages in kept.items() if len(messages) > MOST)
         messages = [each for where, some in kept.items() if where not in many for each in some]
-        source.happened(Transaction(made.id, frozenset(kept), messages, many, culprit))
-        for where in told:
-            self._notify(Hint(table_key(where), seen=made.id, culprit=culprit, at=now))
+        source.happened(Transaction(made.id, frozenset(kept), messages, many, writer))
+        self._told += [Hint(table_key(where), seen=made.id, at=now, writer=writer) for where in told]
 
     def _read_links(self) -> None:
         """A link that a chain hangs on has come or gone: the kernel does not say so in its own words before

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 
 from linxd.netlink.wire import WireError, text_of
-from linxd.patch import Culprit
 from linxd.records import dataclass, field, replace
+from linxd.source import Writer
 from linxd.sources.netfilter import decode
 from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.elements import Collector
@@ -33,7 +33,7 @@ class Transaction:
     tables: frozenset[TableId]
     messages: Sequence[tuple[int, bytes]] = ()
     many: frozenset[TableId] = frozenset()
-    culprit: Culprit | None = None
+    writer: Writer | None = None
 
 
 def later(a: int, b: int) -> bool:

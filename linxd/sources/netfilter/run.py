@@ -16,8 +16,19 @@ from typing import Protocol
 
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.socket import Requests
-from linxd.patch import Change, Condition, Culprit, Entry, Key, Op, Patch, Report, State, Verb, left
-from linxd.source import LEDGER, LedgerError, Owned, Pass, forgetful, settle_unsure, transient, unrecorded
+from linxd.patch import Change, Condition, Entry, Key, Op, Patch, Report, State, Verb, left
+from linxd.reflex import Answered, Reflex
+from linxd.source import (
+    LEDGER,
+    LedgerError,
+    Owned,
+    Pass,
+    Writer,
+    forgetful,
+    settle_unsure,
+    transient,
+    unrecorded,
+)
 from linxd.sources.netfilter.commit import Fate, Outcome, commit, follow, where_of_op
 from linxd.sources.netfilter.mirror import Mirror
 from linxd.sources.netfilter.model import Desired
@@ -42,7 +53,11 @@ class Host(Protocol):
     commits: int
     loaded_once: bool
     named: set[Key]
-    culprits: dict[TableId, Culprit]
+    writers: dict[TableId, Writer]
+    reflex: Reflex[int]
+
+    def identify(self) -> None:
+        """Look up who wrote what is healed."""
 
     async def look(self, work: Pass[Desired], *, full: bool) -> Observed:
         """Observe."""
@@ -69,7 +84,7 @@ class Run:
         self._drifted: list[Op] = []
         self._seen: set[tuple[Verb, Key]] = set()
         self._applied: list[Op] = []
-        self._culprits: dict[Key, Culprit] = {}
+        self._writers: dict[Key, Writer] = {}
         self._looked: set[TableId] = set()
         self._heal_usec = 0
         self._whole: set[TableId] = set()
@@ -87,6 +102,8 @@ class Run:
         work, host = self._work, self._host
         full = work.full
         rounds = races = 0
+        if host.reflex.answered is not None:
+            self._ahead(host.reflex.answered)
         while True:
             observed = await host.look(work, full=full)
             if self._doubt and work.write:
@@ -120,6 +137,20 @@ class Run:
                 break
         return self._report(observed, began, full=full)
 
+    def _ahead(self, answered: Answered[int]) -> None:
+        """Account for what was done ahead of this pass, which is the kernel's last word on it if it has the
+        generation that came of it."""
+        op = answered.op
+        where = where_of_op(op)
+        assert where is not None
+        self._drifted.append(op)
+        self._seen.add((op.verb, op.key))
+        self._applied.append(op)
+        self._looked.add(where)
+        self._blame(op, where)
+        self._last = answered.result
+        self._heal_usec = max(1, int((answered.at - answered.hint.at) * 1e6))
+
     def _keep(self, entries: Iterable[tuple[Key, Entry | None]]) -> None:
         """Have the ledger take in what the kernel has already."""
         try:
@@ -140,9 +171,12 @@ class Run:
                 self._seen.add((op.verb, op.key))
                 self._drifted.append(op)
             where = where_of_op(op)
-            culprit = self._host.culprits.get(where) if where is not None else None
-            if culprit is not None:
-                self._culprits[op.key] = culprit
+            self._blame(op, where)
+
+    def _blame(self, op: Op, where: TableId | None) -> None:
+        writer = self._host.writers.get(where) if where is not None else None
+        if writer is not None:
+            self._writers[op.key] = writer
 
     def _left(self, observed: Observed, patch: Patch) -> list[Op]:
         """The ops to be carried out: without those that the kernel has just carried out and yet has in
@@ -236,7 +270,7 @@ class Run:
             if not ops:
                 return Fate.REFUSED
         keys = [key for key, _ in intended]
-        outcome = await commit(host.requests, observed.generation, ops)
+        outcome = await commit(host.requests, observed.generation, ops, host.identify)
         if outcome.fate is Fate.DONE:
             owned.settle(keys)
             self._done(ops, outcome, owned)
@@ -346,7 +380,7 @@ class Run:
         if not left:
             for where in self._looked:
                 host.mirror.touched.pop(where, None)
-                host.culprits.pop(where, None)
+                host.writers.pop(where, None)
         named = self._conditions.keys()
         looked = {*map(table_key, self._looked), *(op.key for op in self._drifted), *named}
         looked |= {key for key in host.named if _table_of(key) in self._looked}
@@ -358,7 +392,7 @@ class Run:
             conditions=tuple(self._conditions.values()),
             total=sum(table.count for table in observed.wanted.tables.values()),
             complete=full,
-            culprits=self._culprits,
+            culprits={key: found for key, writer in self._writers.items() if (found := writer.look())},
             usec=max(1, int((time.monotonic() - began) * 1e6)),
             heal_usec=self._heal_usec,
             looked=frozenset() if full else frozenset(looked),

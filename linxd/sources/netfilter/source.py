@@ -9,14 +9,17 @@ again. It knows neither the loop that drives it nor how its namespace was found.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
 from linxd.netlink.events import Events
 from linxd.netlink.socket import Requests
-from linxd.patch import Culprit, Key, Patch, Report
-from linxd.source import Hint, Owned, Pass, Source, Subscription, Unsupported
+from linxd.patch import Culprit, Key, Op, Patch, Report
+from linxd.reflex import Reflex, alone
+from linxd.source import Hint, Owned, Pass, Source, Subscription, Unsupported, Writer
+from linxd.sources.netfilter.commit import Fate, commit_now, follow, simple
 from linxd.sources.netfilter.compile import Compiled, Compiler
 from linxd.sources.netfilter.decode import known
 from linxd.sources.netfilter.events import EventReader, Identify
@@ -38,6 +41,8 @@ from linxd.sources.netfilter.things import (
 )
 from linxd.sources.netfilter.touched import Touched
 from linxd.sources.netfilter.wanted import Wanted
+
+log = logging.getLogger(__name__)
 
 LARGE = 4000
 """Rules and elements from which on a comparison of everything, being pure, runs beside the event loop."""
@@ -78,7 +83,7 @@ class NetfilterSource(Source[Desired, Observed]):
         """Whether all that is declared has been in force at some time in this namespace."""
         self.named: set[Key] = set()
         """Objects that the last reports had something to say about."""
-        self.culprits: dict[TableId, Culprit] = {}
+        self.writers: dict[TableId, Writer] = {}
         """Who wrote to a table last, since it was last as declared."""
         self._open_events = events
         self._open_links = link_events
@@ -94,6 +99,10 @@ class NetfilterSource(Source[Desired, Observed]):
         self._reader: EventReader | None = None
         self._queue: deque[Transaction] = deque()
         self._passes = 0
+        self._desired: Desired | None = None
+        """What the last pass was for."""
+        self.reflex: Reflex[int] = Reflex(lambda op, generation: not self.mirror.unknown)
+        """What was done ahead of a pass, and which generation that made."""
 
     @property
     def reads(self) -> int:
@@ -184,20 +193,64 @@ class NetfilterSource(Source[Desired, Observed]):
     def happened(self, change: Transaction) -> None:
         """Take in a transaction, for the next look."""
         self._queue.append(change)
-        if change.culprit is not None:
+        if change.writer is not None:
             for where in change.tables:
-                self.culprits[where] = change.culprit
+                self.writers[where] = change.writer
 
     def overrun(self) -> None:
         """Events were lost."""
         self._queue.clear()
         self.mirror.lose()
 
+    def identify(self) -> None:
+        """Look up who wrote what is healed: that is on its way to the kernel."""
+        if self._reader is not None:
+            self._reader.writers.look()
+
+    def react(self, hint: Hint) -> Hint:
+        """A transaction that stands alone, and its hint, which is about to be told of: what it calls for may
+        be done first, where it is one rule or some elements of one set. Returns the hint to be told."""
+        owned, form, mirror = self._owned, self._wanted.form, self.mirror
+        if not self.idle() or owned is None or self._desired is None:
+            return hint
+        if self._compared != (form.digest, self._desired):
+            return hint
+        try:
+            self._take_in()
+            followed = mirror.valid and not mirror.unknown and self._wanted.stands()
+            if followed and all(one.inner for one in mirror.touched.values()):
+                op = alone(self.diff(self._observed(form, mirror.touched), self._desired, owned))
+                if op is not None and simple(op):
+                    known = owned.get(self.unit(op.key))
+                    return self.reflex.act(hint, op, known, self._desired, self.admits, self._commit)
+        except Exception:
+            # The pass will meet it again, and knows how to say it.
+            log.debug("%s: ahead of a pass", self.name, exc_info=True)
+        return hint
+
+    def _commit(self, op: Op) -> int | None:
+        """Carry out an op ahead of a pass. Returns the generation that came of it, None if none did."""
+        mirror = self.mirror
+        outcome = commit_now(self.requests, mirror.generation, (op,), self.identify)
+        if outcome.fate is Fate.LOST:
+            mirror.lose()
+        self.races += outcome.fate is Fate.MOVED
+        if outcome.fate is not Fate.DONE:
+            return None
+        self.commits += 1
+        follow(mirror, (op,), outcome)
+        # It was all that there was to do.
+        mirror.touched.clear()
+        return mirror.generation
+
     def _drain(self) -> bool:
         more = self._reader is not None and self._reader.read()
+        self._take_in()
+        return more
+
+    def _take_in(self) -> None:
         while self._queue:
             self.mirror.apply(self._queue.popleft())
-        return more
 
     # --- a pass -------------------------------------------------------------------------------------
 
@@ -207,8 +260,11 @@ class NetfilterSource(Source[Desired, Observed]):
             # nested in a pass that is about to look at everything
             return Report(work.trigger, complete=False)
         self._passes += 1
+        self._desired = work.desired
         try:
-            return await Run(self, work).run()
+            report = await Run(self, work).run()
+            self.reflex.accounted()
+            return report
         finally:
             self._passes -= 1
 
@@ -222,20 +278,22 @@ class NetfilterSource(Source[Desired, Observed]):
         self._owned = work.owned
         wanted = await self._wanted.compiled(work)
         mirror, names = self.mirror, wanted.tables.keys()
-        devices = {name for table in wanted.tables.values() for name in table.devices if "*" not in name}
         read = False
         if full or not await self._look.changes(work.checkpoint):
-            if devices:
+            if _devices(wanted):
                 # what hangs on a link may go with it, without a new generation
                 mirror.exact = False
             read = await self._look.everything(names, work.checkpoint)
-        index = self._wanted.index
-        absent = frozenset(name for name in devices if not index(name))
         touched: dict[TableId, Touched] | None = dict(mirror.touched)
         if read:
             self._compared = None
         if self._compared != (wanted.digest, work.desired) or (full and not self._clean):
             touched = None
+        return self._observed(wanted, touched)
+
+    def _observed(self, wanted: Compiled, touched: Mapping[TableId, Touched] | None) -> Observed:
+        mirror, index = self.mirror, self._wanted.index
+        absent = frozenset(name for name in _devices(wanted) if not index(name))
         return Observed(mirror.generation, wanted, mirror.tables, mirror.heads, touched, absent)
 
     async def compare(self, observed: Observed, work: Pass[Desired]) -> Patch:
@@ -271,6 +329,11 @@ class NetfilterSource(Source[Desired, Observed]):
             for name, home in table.sets.items()
             if home.fed or (*table.words.split(), name) in filled
         )
+
+
+def _devices(wanted: Compiled) -> set[str]:
+    """Links that chains hang on, by their names."""
+    return {name for table in wanted.tables.values() for name in table.devices if "*" not in name}
 
 
 class _Subscribed:

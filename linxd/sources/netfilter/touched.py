@@ -36,6 +36,11 @@ class Touched:
             return None
         return self.sets.get(name, set())
 
+    @property
+    def inner(self) -> bool:
+        """Whether only rules of chains and elements of sets have to be compared."""
+        return not (self.everything or self.head or self.parts)
+
     def __bool__(self) -> bool:
         return self.everything or self.head or self.parts or bool(self.chains) or bool(self.sets)
 

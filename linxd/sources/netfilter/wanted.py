@@ -76,7 +76,12 @@ class Wanted:
             # a text that is wrong stays wrong
             if isinstance(self.fault, ScratchError):
                 return not self.form.tables or time.monotonic() >= self._again_at
-        return any(self.index(name) != number for name, number in self.form.indices.items())
+        return not self.stands()
+
+    def stands(self) -> bool:
+        """Whether the form is still that of what was declared: the links that it names by index are those.
+        Raises Blocked."""
+        return all(self.index(name) == number for name, number in self.form.indices.items())
 
     def index(self, link: str) -> int:
         """Interface index of a link in the namespace, 0 if it is not there. Any socket answers."""

@@ -29,6 +29,7 @@ from linxd.sources.rtnl.model import PROTO_LINXD
 from linxd.sources.rtnl.routereader import RTM_PROTOCOL
 from linxd.sources.rtnl.sieve import sieve
 from linxd.sources.rtnl.table import LinkTable
+from linxd.writers import Writers
 
 GROUPS = (
     wire.RTNLGRP_LINK,
@@ -84,11 +85,11 @@ class EventReader:
         self._notify = notify
         self._react = react
         self._identify = identify
-        self._writers: list[Writer] = []
-        """Who is still to be looked up."""
         self._gone: set[Key] = set()
         """Addresses of ours that have gone and are not back, with their connected routes."""
         self._loop = asyncio.get_running_loop()
+        self.writers = Writers(self._loop)
+        """Who is still to be looked up."""
         self.sift()
         source.alike.lost()
         self._loop.add_reader(events.fileno(), self._readable)
@@ -112,14 +113,6 @@ class EventReader:
             self._loop.remove_reader(self._events.fileno())
         self._events.close()
 
-    def identify(self) -> None:
-        """Look up who wrote what was read, if that is still to be done. To be called when what heals it has
-        been sent; at the next turn of the event loop it is done in any case."""
-        if self._writers:
-            writers, self._writers = self._writers, []
-            for writer in writers:
-                writer.look()
-
     def _readable(self) -> None:
         now = time.monotonic()
         writers: dict[int, Writer | None] = {}
@@ -140,17 +133,14 @@ class EventReader:
             self._source.alike.lost()
             self._gone.clear()
             self._notify(Hint(None, at=now))
-        waiting = [writer for writer in writers.values() if writer is not None]
-        none, self._writers = not self._writers, self._writers + waiting
+        self.writers.add(writer for writer in writers.values() if writer is not None)
         if all_read and len(hints) == 1:
             hints = {key: self._react(hint) for key, hint in hints.items()}
         for key, hint in hints.items():
             # There may be a later word on a link, and it is changed in place whatever it is by then. (What
             # went and is back is met in making it.)
             self._notify(hint if all_read or key[0] != "link" else replace(hint, seen=None))
-        if none and self._writers:
-            # After the pass that the hints have woken, if that can begin at once: it heals first.
-            self._loop.call_soon(self.identify)
+        self.writers.soon()
 
     def _take(
         self, message: Message, now: float, writers: dict[int, Writer | None], hints: dict[Key, Hint]

@@ -44,7 +44,7 @@ class Watch:
 
     def identify(self) -> None:
         """Look up who wrote what was read last."""
-        self._events.identify()
+        self._events.writers.look()
 
     def _told(self, links: list[str]) -> None:
         now = time.monotonic()
