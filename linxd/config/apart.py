@@ -13,7 +13,6 @@ import os
 import sys
 
 from linxd.child import Child
-from linxd.config.kept import BEGIN, NUMBER, OTHER_PYTHON, leave
 
 TYPE_CHECKING = False  # typing takes a while to import
 if TYPE_CHECKING:
@@ -21,8 +20,38 @@ if TYPE_CHECKING:
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 _DEBUG = "debug"
+LATER = 2.0
+"""Seconds after which there is time for what does not matter to anybody."""
 _WHOLE = b"="
 """The first byte of an answer; what an error says begins with a letter."""
+_NUMBER = 3
+"""The descriptor that it has in a process which begins from it."""
+_UNUSABLE = 76
+"""Exit code of a process that can't begin with what was kept: it is not whole yet, or another Python's."""
+
+_BEGIN = f"""\
+import marshal, os, sys, zlib
+made, _, data = os.pread({_NUMBER}, 1 << 26, 0).partition(b"\\0")
+try:
+    assert made.decode() == sys.version
+    kept = marshal.loads(zlib.decompress(data[1:]) if data[:1] == b"z" else data[1:])
+except Exception:
+    sys.exit({_UNUSABLE})
+class Kept:
+    def find_spec(self, name, path=None, target=None):
+        if name in kept:
+            return type(sys.__spec__)(name, self, is_package=kept[name][0])
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        code = marshal.loads(kept[module.__name__][1])
+        module.__file__ = code.co_filename
+        exec(code, module.__dict__)
+sys.meta_path.insert(0, Kept())
+from linxd.config.apart import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""A program for ``python3 -I -S -c`` that reads with what was kept (`linxd.config.kept`)."""
 
 
 class NotRead(Exception):  # noqa: N818 - reads as what happened
@@ -39,7 +68,7 @@ class Reading:
     ) -> None:
         self._again = name, file, debug
         self._first = kept is None
-        words = ["-I", "-S", _PROGRAM] if kept is None else ["-I", "-S", "-c", BEGIN]
+        words = ["-I", "-S", _PROGRAM] if kept is None else ["-I", "-S", "-c", _BEGIN]
         words += [name, file or "", *([_DEBUG] if debug else [])]
         if sys.dont_write_bytecode:
             words.insert(0, "-B")
@@ -51,7 +80,7 @@ class Reading:
         self.kept = os.memfd_create("linxd", os.MFD_CLOEXEC) if kept is None else kept
         """A descriptor, the caller's to close."""
         try:
-            fds = {1: theirs, NUMBER: self.kept} | ({2: 2} if debug else {})
+            fds = {1: theirs, _NUMBER: self.kept} | ({2: 2} if debug else {})
             self._process = Child([sys.executable, *words], fds=fds)
         except OSError as error:
             self._error = error
@@ -68,7 +97,7 @@ class Reading:
             raise NotRead(f"no process to read the files can be started: {said}")
         if data[:1] != _WHOLE or not self._first:
             ended = self._process.result()
-            if ended == OTHER_PYTHON:
+            if ended == _UNUSABLE:
                 # There is no other way than with what is there now.
                 name, file, debug = self._again
                 return _closing(Reading(name, file, debug=debug))
@@ -86,9 +115,18 @@ class Reading:
             raise NotRead(text) from None
 
     async def ended(self) -> None:
-        """Wait until the process is gone, after what is kept is whole."""
+        """Wait until the process is gone, after what is kept is whole; and a little later, when what begins
+        has begun, have that take less room."""
+        import asyncio
+        import contextlib
+
+        from linxd.config.kept import squeeze
+
         if self._process is not None:
             await self._process.wait()
+            await asyncio.sleep(LATER)
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(squeeze, self.kept)
 
 
 def _closing(reading: Reading) -> ScopeConfig:
@@ -131,8 +169,10 @@ def main(words: list[str]) -> int:
         _tell(f"{type(error).__name__}: {error}".encode(errors="replace"))
         return 70
     _tell(_WHOLE + data)
-    if not os.fstat(NUMBER).st_size:
-        leave(NUMBER)
+    if not os.fstat(_NUMBER).st_size:
+        from linxd.config.kept import leave
+
+        leave(_NUMBER)
     return 0
 
 
