@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linxd.netlink.wire import NLA_F_NESTED, nested, pack_attr
+from linxd.netlink.nft import nfgen
+from linxd.netlink.wire import NLA_F_NESTED, attr_str, nested, pack_attr
 from linxd.patch import Op, Verb
 from linxd.sources.netfilter import lcs
+from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.diff import Terms, table_ops
+from linxd.sources.netfilter.mirror import Mirror, Transaction
 from linxd.sources.netfilter.names import NFT_SET_EVAL, NFTA_SET_KEY_LEN, NFTA_SET_KEY_TYPE
 from linxd.sources.netfilter.state import Chain, Rule, Set, Table
 from linxd.sources.netfilter.things import ElementsThing, RuleThing
@@ -105,7 +108,37 @@ def test_what_was_not_touched_is_not_compared(have: list[bytes], random: object)
     there = table_of([(handle, canon) for handle, canon in enumerate(have, 1)])
     want = table_of([(0, b"something else")])
     assert table_ops(want, there, Terms(touched=Touched())) == []
-    assert table_ops(want, there, Terms(touched=Touched(chains={"c"})))
+    assert table_ops(want, there, Terms(touched=Touched(chains={"c": (0, 0)})))
+
+
+STEPS = st.lists(st.tuples(st.booleans(), st.integers(0, 11)), min_size=1, max_size=4)
+
+
+@given(CONTENT, st.lists(STEPS, min_size=1, max_size=3))
+def test_of_rules_that_events_told_of_the_rest_is_known_to_be_the_same(
+    content: list[bytes], transactions: list[list[tuple[bool, int]]]
+) -> None:
+    """Rules go and come, one transaction after the other: what is compared then is what differs."""
+    where = (1, "t")
+    want = table_of([(0, canon) for canon in content])
+    there = table_of([(handle, canon) for handle, canon in enumerate(content, 1)])
+    mirror = Mirror(wanted=frozenset((where,)))
+    mirror.taken(1, {where: there}, {where: there})
+    place = nfgen(1) + attr_str(n.NFTA_RULE_TABLE, "t") + attr_str(n.NFTA_RULE_CHAIN, "c")
+    come = iter(range(100, 200))
+    for generation, steps in enumerate(transactions, 2):
+        messages = []
+        for goes, number in steps:
+            handle = (number + 1 if goes else next(come)).to_bytes(8, "big")
+            rule = place + pack_attr(n.NFTA_RULE_HANDLE, handle)
+            messages.append((n.DELRULE, rule) if goes else (n.NEWRULE, rule))
+        mirror.apply(Transaction(generation, frozenset((where,)), messages))
+    assert mirror.valid
+    table = mirror.tables[where]
+    ops = table_ops(want, table, Terms(touched=mirror.touched[where]))
+    assert ops == table_ops(want, table, Terms())
+    left = [(rule.handle, rule.canon) for rule in table.chains["c"].rules]
+    assert [canon for _, canon in follow(left, ops)] == content
 
 
 def key(number: int) -> bytes:

@@ -6,7 +6,6 @@ It must not know sockets, nor which namespace the messages describe.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import struct
 from collections import defaultdict
@@ -52,16 +51,22 @@ _SET_ATTRS = frozenset(
 kernel."""
 
 
-@contextlib.contextmanager
-def refusing(what: str) -> Iterator[None]:
+class refusing:  # noqa: N801 - to be read as a word
     """Around the reading of what should be well-formed: what is not is a WireError, whatever it trips
     over."""
-    try:
-        yield
-    except WireError:
-        raise
-    except (struct.error, LookupError, ValueError, OverflowError) as error:
-        raise WireError(f"{what}: {error}") from None
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
+        known = (struct.error, LookupError, ValueError, OverflowError)
+        if isinstance(error, known) and not isinstance(error, WireError):
+            raise WireError(f"{self._what}: {error}") from None
 
 
 def _number(found: Mapping[int, bytes], type: int, default: int = 0) -> int:

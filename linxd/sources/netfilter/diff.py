@@ -155,10 +155,9 @@ class _Diff:
         for name, chain in want.items():
             if not touched.chain(name):
                 continue
-            asked = ChainThing(where, chain)
             before = have.get(name)
             if before is None:
-                yield self._new(Op(Verb.CREATE, asked, None), ("chain", name))
+                yield self._new(Op(Verb.CREATE, ChainThing(where, chain), None), ("chain", name))
                 continue
             changes = _chain_changes(self.want.family, chain, before)
             if changes:
@@ -168,7 +167,7 @@ class _Diff:
                 yield self._again(op, ("chain", name))
             elif chain.policy != before.policy:
                 change = Change("policy", policy_word(before.policy), policy_word(chain.policy))
-                yield Op(Verb.UPDATE, asked, ChainThing(where, before), (change,))
+                yield Op(Verb.UPDATE, ChainThing(where, chain), ChainThing(where, before), (change,))
 
     def _new(self, op: Op, ref: Ref | tuple[object, str]) -> Op:
         self.made[str(ref[0]), ref[1]] = op.key
@@ -179,6 +178,8 @@ class _Diff:
         return self._new(op, ref)
 
     def _needs(self, refs: Iterable[Ref]) -> tuple[Key, ...]:
+        if not self.made:
+            return ()
         return tuple(sorted({self.made[ref] for ref in refs if ref in self.made}, key=str))
 
     # --- elements ----------------------------------------------------------------------------------
@@ -235,14 +236,10 @@ class _Diff:
     def _rules(self, chain: Chain, before: Chain) -> Iterator[Op]:
         want, have, where = chain.rules, before.rules, self.want.id
         # Made again, something may lean on any of them.
-        first, last = (0, 0) if self.again else _alike(have, want)
-        pairs = [
-            (first + a, first + b)
-            for a, b in common(
-                [rule.canon for rule in have[first : len(have) - last]],
-                [rule.canon for rule in want[first : len(want) - last]],
-            )
-        ]
+        first, last = (0, 0) if self.again else _alike(have, want, self.terms.touched.same(chain.name))
+        middle = [rule.canon for rule in have[first : len(have) - last]]
+        wanted = [rule.canon for rule in want[first : len(want) - last]] if middle else []
+        pairs = [(first + a, first + b) for a, b in common(middle, wanted)] if middle else []
         # A rule that leans on something made again steps aside, and comes back as it was.
         dragged = {b: a for a, b in pairs if not self.again.isdisjoint(want[b].refs)} if self.again else {}
         kept = {b: a for a, b in pairs if b not in dragged}
@@ -297,13 +294,17 @@ class _Diff:
             yield Op(Verb.RECREATE, asked, gone, (reason,), needs)
 
 
-def _alike(have: Sequence[Rule], want: Sequence[Rule]) -> tuple[int, int]:
-    """How many rules are the same at the beginning and at the end: nearly all of them, after most drifts."""
+def _alike(have: Sequence[Rule], want: Sequence[Rule], known: tuple[int, int]) -> tuple[int, int]:
+    """How many rules are the same at the beginning and at the end: nearly all of them, after most drifts.
+    ``known``: how many are known to be."""
     short = min(len(have), len(want))
-    first = next((n for n, (a, b) in enumerate(zip(have, want, strict=False)) if a.canon != b.canon), short)
+    first = min(known[0], short)
+    while first < short and have[first].canon == want[first].canon:
+        first += 1
     rest = short - first
-    ends = zip(reversed(have), reversed(want), strict=False)
-    last = next((n for n, (a, b) in enumerate(ends) if n == rest or a.canon != b.canon), rest)
+    last = min(known[1], rest)
+    while last < rest and have[-1 - last].canon == want[-1 - last].canon:
+        last += 1
     return first, last
 
 

@@ -198,7 +198,7 @@ class _Following:
                 return
             if before is not None and before.handle == chain.handle:
                 self._put(table, chains={**table.chains, chain.name: replace(chain, rules=before.rules)})
-                self._mirror.mark(where).chains.add(chain.name)
+                self._mirror.mark(where).rules(chain.name, len(before.rules), len(before.rules))
             elif before is None and all(each.handle != chain.handle for each in table.chains.values()):
                 self._put(table, chains={**table.chains, chain.name: chain})
                 self._mirror.mark(where).parts = True
@@ -257,12 +257,17 @@ class _Following:
         chain = None if table is None else table.chains.get(name)
         if table is None or chain is None:
             return
+        rules = chain.rules
+        places = _places(rules, went)
         # A rule that is replaced keeps its handle; one that came and went within a transaction is not there.
-        known = {rule.handle for rule in chain.rules}
-        kept = (rule for rule in chain.rules if rule.handle not in went)
-        new = (rule for rule in came if rule.handle not in went or rule.handle in known)
+        known = {rules[at].handle for at in places} if came else set()
+        new = [rule for rule in came if rule.handle not in went or rule.handle in known]
+        first, last = (places[0], len(rules) - places[-1] - 1) if places else (len(rules), len(rules))
+        kept = list(rules)
+        for at in reversed(places):
+            del kept[at]
         self._put(table, chains={**table.chains, name: replace(chain, rules=(*kept, *new))})
-        self._mirror.mark(where).chains.add(name)
+        self._mirror.mark(where).rules(name, first, 0 if new else last)
 
     # --- elements -----------------------------------------------------------------------------------
 
@@ -308,3 +313,16 @@ class _Following:
             self._put(
                 table, sets={**table.sets, name: replace(home, temporary=frozenset(temporary), refs=refs)}
             )
+
+
+def _places(rules: Sequence[Rule], handles: Collection[int]) -> list[int]:
+    """Where rules of these handles stand. A chain may be long, and mostly one rule is looked for."""
+    found: list[int] = []
+    left = len(handles)
+    for at, rule in enumerate(rules):
+        if rule.handle in handles:
+            found.append(at)
+            left -= 1
+            if not left:
+                break
+    return found

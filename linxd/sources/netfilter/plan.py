@@ -97,6 +97,9 @@ class _Plan:
         entry = self._entry(key)
         have = observed.tables.get(want.id)
         touched = ALL if observed.touched is None else observed.touched[want.id]
+        if entry is not None and entry.settled and touched.chains:
+            # What the kernel has in a form of its own is still to be spoken of.
+            touched = replace(touched, chains=dict.fromkeys(touched.chains, (0, 0)))
         digest = observed.wanted.digest
         ops: list[Op] = []
         if have is not None:
@@ -154,6 +157,8 @@ class _Plan:
         facts = {**(entry.facts if entry is not None else {}), "ruleset": digest}
         if entry is None:
             return Entry(decision.claim, facts=facts)
+        if entry.claim is decision.claim and entry.facts == facts:
+            return entry
         return replace(entry, claim=decision.claim, facts=facts)
 
     def _whole(self, want: Table, after: Entry | None) -> TableThing:
@@ -167,12 +172,12 @@ class _Plan:
         def text(rule: Rule) -> str:
             return texts.get((where, rule.handle), "")
 
-        filled = frozenset(
+        filled = [
             words[2]
-            for words in (each.split() for each in self.desired.filled)
+            for words in map(str.split, self.desired.filled)
             if len(words) == 3 and (FAMILIES.get(words[0]), words[1]) == where
-        )
-        return Terms(filled, reload, touched, text)
+        ]
+        return Terms(frozenset(filled), reload, touched, text)
 
     def _conflict(self, key: Key, want: Table, have: Table, ops: list[Op]) -> None:
         if have.xt:
@@ -188,7 +193,8 @@ class _Plan:
     def _hanging(self, want: Table) -> Table:
         """The table as far as it can be had without links that are not there, and what waits for them.
         Kernels that take names of links to come need nothing of this."""
-        gone = want.devices & self.observed.absent
+        absent = self.observed.absent
+        gone = want.devices & absent if absent else absent
         if not gone or self.observed.wanted.late:
             return want
         chains: dict[str, Chain] = {}
@@ -225,6 +231,8 @@ class _Plan:
 
     def undeclared(self) -> None:
         observed = self.observed
+        if observed.touched is not None and observed.touched.keys() <= observed.wanted.tables.keys():
+            return
         known = {key: entry for key, entry in self.owned.of("table").items() if entry.sure}
         places = {where: key for key in known if (where := where_of(key)) is not None}
         everything = observed.touched is None

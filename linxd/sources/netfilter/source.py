@@ -90,6 +90,8 @@ class NetfilterSource(Source[Desired, Observed]):
         self._identify = identify
         self._look = Look(Reader(requests), self.mirror, self._drain)
         self._wanted = Wanted(compiler, requests.sock, self._use)
+        self._devices: frozenset[str] = frozenset()
+        """Links that declared chains hang on, by their names."""
         self._compared: tuple[str, Desired] | None = None
         """What all tables have been compared with since they were read, with nothing left to do."""
         self._clean = False
@@ -280,7 +282,7 @@ class NetfilterSource(Source[Desired, Observed]):
         mirror, names = self.mirror, wanted.tables.keys()
         read = False
         if full or not await self._look.changes(work.checkpoint):
-            if _devices(wanted):
+            if self._devices:
                 # what hangs on a link may go with it, without a new generation
                 mirror.exact = False
             read = await self._look.everything(names, work.checkpoint)
@@ -293,7 +295,8 @@ class NetfilterSource(Source[Desired, Observed]):
 
     def _observed(self, wanted: Compiled, touched: Mapping[TableId, Touched] | None) -> Observed:
         mirror, index = self.mirror, self._wanted.index
-        absent = frozenset(name for name in _devices(wanted) if not index(name))
+        devices = self._devices
+        absent = frozenset(name for name in devices if not index(name)) if devices else devices
         return Observed(mirror.generation, wanted, mirror.tables, mirror.heads, touched, absent)
 
     async def compare(self, observed: Observed, work: Pass[Desired]) -> Patch:
@@ -317,6 +320,8 @@ class NetfilterSource(Source[Desired, Observed]):
 
     def _use(self, wanted: Compiled, desired: Desired) -> None:
         """From now on this is to be in force."""
+        devices = (name for table in wanted.tables.values() for name in table.devices)
+        self._devices = frozenset(name for name in devices if "*" not in name)
         self.mirror.lose()
         self._look.reader.known = known(wanted.tables.values())
         self._keep_foreign = not desired.foreign_remove
@@ -329,11 +334,6 @@ class NetfilterSource(Source[Desired, Observed]):
             for name, home in table.sets.items()
             if home.fed or (*table.words.split(), name) in filled
         )
-
-
-def _devices(wanted: Compiled) -> set[str]:
-    """Links that chains hang on, by their names."""
-    return {name for table in wanted.tables.values() for name in table.devices if "*" not in name}
 
 
 class _Subscribed:

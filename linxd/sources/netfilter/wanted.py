@@ -81,7 +81,8 @@ class Wanted:
     def stands(self) -> bool:
         """Whether the form is still that of what was declared: the links that it names by index are those.
         Raises Blocked."""
-        return all(self.index(name) == number for name, number in self.form.indices.items())
+        indices = self.form.indices
+        return not indices or all(self.index(name) == number for name, number in indices.items())
 
     def index(self, link: str) -> int:
         """Interface index of a link in the namespace, 0 if it is not there. Any socket answers."""
