@@ -43,7 +43,7 @@ _REASONS: tuple[tuple[str, str, str, str], ...] = (
     """),
     ("apply", "the pass", "within 1.3 times ip -batch", """
         **The pass beside `ip -batch`** looks at what there is, writes a ledger entry for each object ahead
-        of the kernel, hears of each as an event, and reads all of them back. Of some 20 µs a route a third
+        of the kernel, hears the answer to each, and reads all of them back. Of some 20 µs a route a third
         is the kernel's; planning, the ledger, the message and the account of it are some µs of Python each.
     """),
     ("apply", "nft", "within 1.3 times nft -f", """

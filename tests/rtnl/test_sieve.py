@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from linxd.ledger import MemoryLedger
 from linxd.netlink import rt, wire
-from linxd.netlink.socket import Events, open_netlink
+from linxd.netlink.socket import Events, Requests, open_netlink
 from linxd.patch import Claim, Entry
+from linxd.sources.rtnl.apply import Applier
 from linxd.sources.rtnl.events import GROUPS
 from linxd.sources.rtnl.look import Index
-from linxd.sources.rtnl.model import AF_INET, AF_INET6, Desired, Neighbour, Route
-from linxd.sources.rtnl.sieve import MOST, sieve
+from linxd.sources.rtnl.model import AF_INET, AF_INET6, PROTO_LINXD, Desired, Neighbour, Route
+from linxd.sources.rtnl.sieve import MOST, overlooking, sieve
 
 from .harness import World, batch, ip, pair, wait_for
 
@@ -172,6 +174,85 @@ def test_what_is_declared_later_is_heard_of(netns: str, tmp_path: Path) -> None:
                     ip(netns, gone)
                     show = gone.replace(" del ", " show ")
                     await world.until(lambda show=show: "via" in ip(netns, show))
+        finally:
+            world.close()
+
+    asyncio.run(story())
+
+
+def test_routes_that_a_socket_makes_itself_are_overlooked_and_nothing_else(netns: str) -> None:
+    prepared(netns)
+    fd = os.open(f"/run/netns/{netns}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        ours, others = (Requests(open_netlink(netns_fd=fd)) for _ in range(2))
+    finally:
+        os.close(fd)
+    index = int(ip(netns, "link show e0").partition(":")[0])
+
+    def route(dst: str, proto: int = PROTO_LINXD) -> tuple[int, int, bytes]:
+        payload = rt.encode_route(family=AF_INET, dst=dst, protocol=proto, oif=index, gateway="10.0.0.2")
+        return wire.RTM_NEWROUTE, wire.NLM_F_CREATE | wire.NLM_F_EXCL, payload
+
+    try:
+        with events_in(netns) as sifted:
+            program = sieve(Index(desired(foreign_remove=True)), MemoryLedger())
+            sifted.attach_filter(overlooking(program, ours.portid))
+            ours.request(*route("192.0.2.0/24"))
+            ours.request(*route("192.0.3.0/24", proto=4))
+            others.request(*route("192.0.4.0/24"))
+            ip(netns, "route del 192.0.2.0/24")
+            ours.request(wire.RTM_DELROUTE, 0, route("192.0.4.0/24")[2])
+            assert told(sifted) == [
+                "route 192.0.3.0/24", "route 192.0.4.0/24", "route 192.0.2.0/24", "route 192.0.4.0/24",
+            ]  # fmt: skip
+    finally:
+        ours.close()
+        others.close()
+
+
+def test_of_very_many_that_are_made_none_is_told_and_of_one_that_goes_meanwhile_or_later(
+    netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared(netns)
+    count = 1500
+    text = "[link.e0]\n" + "".join(
+        f'[[route]]\nto = "172.16.{n >> 8}.{n & 255}/32"\nvia = "10.0.0.2"\n' for n in range(count)
+    )
+    read: list[int] = []
+    real = Events.read
+
+    def counted(self: Events, most: int) -> list[wire.Message]:
+        messages = real(self, most)
+        read.extend(message.type for message in messages)
+        return messages
+
+    monkeypatch.setattr(Events, "read", counted)
+    everything = "route show root 172.16.0.0/16"
+
+    async def story() -> None:
+        world = World(netns, tmp_path)
+        batches: list[list[str]] = []
+        real_batch = Applier._batch
+
+        def batched(self: Applier, *rest: Any) -> Any:
+            batches.append(ip(netns, everything).splitlines())
+            if len(batches) == 2:
+                # Some hundreds are there by now.
+                ip(netns, f"route del {batches[1][0].split()[0]}")
+            return real_batch(self, *rest)
+
+        monkeypatch.setattr(Applier, "_batch", batched)
+        try:
+            async with world.kept(text):
+                await world.until(lambda: len(ip(netns, everything).splitlines()) == count)
+                assert len(batches) > 2
+                assert read.count(wire.RTM_NEWROUTE) < 50
+                assert wire.RTM_DELROUTE in read
+                read.clear()
+                ip(netns, "route del 172.16.0.4")
+                await world.until(lambda: "via" in ip(netns, "route show 172.16.0.4"))
+                # They are overlooked for as long as they are made.
+                await world.until(lambda: wire.RTM_NEWROUTE in read)
         finally:
             world.close()
 

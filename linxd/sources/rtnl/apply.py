@@ -34,6 +34,8 @@ TRIES = 4
 """Rounds in which what others had on a link is put back."""
 MANY = 16
 """Ops at once from which on it pays to keep in mind what was asked for."""
+VERY_MANY = 200
+"""New objects at once from which on it pays not to be told that they came."""
 INDEX_TRIES = 16
 """A veth takes two: its other end has the next one."""
 
@@ -47,15 +49,22 @@ class Outcome(NamedTuple):
 
 class Applier:
     """Writes patches to one namespace. ``sent`` is called when requests are on their way, before their
-    answers are read."""
+    answers are read; ``overlook`` with whether very many are, of which no event need tell."""
 
     def __init__(
-        self, requests: Requests, reader: Reader, kinds: Mapping[str, Kind], sent: Callable[[], object]
+        self,
+        requests: Requests,
+        reader: Reader,
+        kinds: Mapping[str, Kind],
+        sent: Callable[[], object],
+        overlook: Callable[[bool], object],
     ) -> None:
         self._requests = requests
         self._reader = reader
         self._kinds = kinds
         self._sent = sent
+        self._overlook = overlook
+        self._overlooked = False
         self._theirs: list[tuple[int, Message]] = []
         self._last: int | None = None
         """The highest index in the ledger, once it was asked for in a patch."""
@@ -64,6 +73,14 @@ class Applier:
 
     async def apply(self, ops: Sequence[Op], view: View, work: Pass[Desired]) -> list[Outcome]:
         """Carry ``ops`` out in their order, without those that the ledger can't be told of."""
+        try:
+            return await self._apply(ops, view, work)
+        finally:
+            if self._overlooked:
+                self._overlooked = False
+                self._overlook(False)
+
+    async def _apply(self, ops: Sequence[Op], view: View, work: Pass[Desired]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         failed: set[Key] = set()
         position = 0
@@ -128,6 +145,9 @@ class Applier:
                 known = [op for op in ops if not is_news(owned.get(op.key), op.after)]
                 held = [Outcome(op, unrecorded(op, full)) for op in ahead]
                 return held + self._batch(known, view, owned)
+        if len(ahead) >= VERY_MANY and not self._overlooked:
+            self._overlooked = True
+            self._overlook(True)
         messages: list[Message] = []
         spans: list[tuple[Op, int, int]] = []
         for op in ops:

@@ -27,7 +27,7 @@ from linxd.sources.rtnl.kind import GONE
 from linxd.sources.rtnl.look import Index, Waiting
 from linxd.sources.rtnl.model import PROTO_LINXD
 from linxd.sources.rtnl.routereader import RTM_PROTOCOL
-from linxd.sources.rtnl.sieve import sieve
+from linxd.sources.rtnl.sieve import overlooking, sieve
 from linxd.sources.rtnl.table import LinkTable
 from linxd.writers import Writers
 
@@ -97,12 +97,22 @@ class EventReader:
     def sift(self) -> None:
         """Have the kernel pass over what concerns nothing that is declared now. To be called when something
         else is, before a look at everything: what is told meanwhile must not be missed."""
-        source = self._source
         # What was not declared may have come back unheard.
         self._gone.clear()
+        self._attach(overlook=False)
+
+    def overlook(self, *, ours: bool) -> None:
+        """Have the kernel pass over the routes of ours that we make, too, or no longer."""
+        self._attach(overlook=ours)
+
+    def _attach(self, *, overlook: bool) -> None:
+        source = self._source
         try:
             if source.owned is not None:
-                self._events.attach_filter(sieve(source.index, source.owned))
+                program = sieve(source.index, source.owned)
+                if overlook:
+                    program = overlooking(program, source.requests.portid)
+                self._events.attach_filter(program)
         except OSError:
             # It only costs time to be told of everything.
             self._events.detach_filter()

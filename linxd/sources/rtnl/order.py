@@ -39,9 +39,18 @@ def order(ops: Iterable[Op]) -> tuple[Op, ...]:
 
 def _sorted(builds: Sequence[Op], depth: Mapping[Key, int]) -> list[Op]:
     """By kind and rank, and links of one rank by name: in heaps, for there are few ranks and many ops."""
-    heaps: dict[tuple[int, int], list[Op]] = {}
+    near: list[Op] = []
+    far: list[Op] = []
+    heaps: dict[tuple[int, int], list[Op]] = {(BUILD["route"], 0): near, (BUILD["route"], 1): far}
     for op in builds:
-        heaps.setdefault((BUILD[str(op.key[0])], _rank(op, depth)), []).append(op)
+        want = op.want
+        if isinstance(want, Route):
+            # A gateway must be reached by a route without one (net/ipv4/fib_semantics.c fib_check_nh).
+            gateway = want.via or (want.nexthops and any(hop.via for hop in want.nexthops))
+            (far if gateway else near).append(op)
+        else:
+            rank = depth[op.key] if isinstance(want, Link) else 0
+            heaps.setdefault((BUILD[str(op.key[0])], rank), []).append(op)
     found: list[Op] = []
     for place in sorted(heaps):
         heap = heaps[place]
@@ -55,16 +64,6 @@ def _descending(op: Op) -> int:
     # A link made later may stand on one made earlier: the higher index goes first.
     msg = getattr(op.have, "msg", None)
     return -int(getattr(msg, "ifindex", 0)) if op.key[0] == "link" else 0
-
-
-def _rank(op: Op, depth: Mapping[Key, int]) -> int:
-    if isinstance(op.want, Link):
-        return depth[op.key]
-    if isinstance(op.want, Route):
-        # A gateway must be reached by a route without one (net/ipv4/fib_semantics.c fib_check_nh).
-        want = op.want
-        return 1 if want.via or (want.nexthops and any(hop.via for hop in want.nexthops)) else 0
-    return 0
 
 
 def link_depths(links: Mapping[Key, object]) -> dict[Key, int]:

@@ -36,6 +36,7 @@ _DROP: Program = [(_RET, 0, 0, 0)]
 
 _HEADER = 16
 _TYPE = 4
+_PID = 12
 _DST_LEN = _HEADER + 1
 _PROTOCOL = _HEADER + 5
 _RTPROT_KERNEL = 2
@@ -66,6 +67,21 @@ def sieve(index: Index, owned: Owned) -> Program:
             head += [(_JEQ, 0, 1, _as_loaded(struct.pack("=H", type))), (_JA, 0, 0, there)]
         tail += section
     return [*head, *_TAKE, *tail]
+
+
+def overlooking(program: Program, port: int) -> Program:
+    """The same without the routes with our mark that come by a socket's requests: of very many that are made
+    it is the answers that tell."""
+    steps = [
+        (_PID, _LD_W, struct.pack("=I", port)),
+        (_TYPE, _LD_H, struct.pack("=H", wire.RTM_NEWROUTE)),
+        (_PROTOCOL, _LD_B, struct.pack("=B", PROTO_LINXD)),
+    ]
+    # A route has its protocol, however short the message.
+    ours: Program = []
+    for left, (at, load, field) in zip((5, 3, 1), steps, strict=True):
+        ours += [(load, 0, 0, at), (_JEQ, 0, left, _as_loaded(field))]
+    return [*ours, *_DROP, *program]
 
 
 def _both(declared: Collection[Key], owned: Owned, kind: str) -> set[Key] | None:

@@ -86,7 +86,7 @@ class RtnlSource(Source[Desired, Observed]):
         self._identify = identify
         self._reader = Reader(requests)
         self._reflex: Reflex[Answers] = Reflex(self._settled)
-        self._applier = Applier(requests, self._reader, KINDS, self._identify_now)
+        self._applier = Applier(requests, self._reader, KINDS, self._identify_now, self._overlook)
         self._planner = Planner(hold)
         self.links = LinkTable()
         self.index = Index(Desired())
@@ -166,6 +166,10 @@ class RtnlSource(Source[Desired, Observed]):
         first."""
         if self._watch is not None:
             self._watch.identify()
+
+    def _overlook(self, ours: bool) -> None:
+        if self._watch is not None:
+            self._watch.overlook(ours=ours)
 
     # -- passes ---------------------------------------------------------------------------------------------
 

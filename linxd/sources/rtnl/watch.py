@@ -35,6 +35,11 @@ class Watch:
         if self._reader.told:
             self._events.sift()
 
+    def overlook(self, *, ours: bool) -> None:
+        """Very many routes are about to be made, or have been: nothing need be told of those."""
+        if self._reader.told:
+            self._events.overlook(ours=ours)
+
     def close(self) -> None:
         """No hint comes after this."""
         self._reader.told = False
