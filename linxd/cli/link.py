@@ -7,6 +7,9 @@ It runs as root in the host's namespace, without any privilege, and enters nothi
 
 from __future__ import annotations
 
+import linxd.lean  # noqa: F401 - ahead of what imports asyncio
+
+# isort: split
 import argparse
 import asyncio
 import contextlib

@@ -128,6 +128,12 @@ def test_a_command_loads_nothing_of_others() -> None:
     assert {name: why for name, why in FOR_OTHER_COMMANDS.items() if name in loaded} == {}
 
 
+def test_what_finds_a_namespace_loads_no_more_than_it_needs_either() -> None:
+    code = "import sys, linxd.cli.link; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"ssl", "inspect", "subprocess", "traceback"} & set(done.stdout.split())
+
+
 def test_each_command_is_in_the_module_that_is_named_for_it() -> None:
     def said(parser: argparse.ArgumentParser) -> list[str]:
         (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
