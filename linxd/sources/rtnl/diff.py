@@ -135,6 +135,8 @@ def _spoken(seen: Have[Any]) -> Have[Any]:
 def _needs(kind: Kind, spec: Any, view: View) -> tuple[tuple[Key, ...], str]:
     """What has to come first within this patch, and the first thing that will not come with it."""
     links = kind.needs(spec)
+    if not links:
+        return (), ""
     known = view.needed.get(links)
     if known is None:
         known = view.needed[links] = _coming(links, view)
@@ -198,11 +200,12 @@ def present(
         ):
             plan.steady.append(key)
             return
-    name = _name(kind, spec)
     if changes:
         waits = kind.waits(spec, changes, view)
         if waits.text:
-            plan.conditions.append(Condition(key, name, State.PENDING, waits.text, needs=waits.needs))
+            plan.conditions.append(
+                Condition(key, _name(kind, spec), State.PENDING, waits.text, needs=waits.needs)
+            )
             if not waits.possible:
                 return
             changes = waits.possible
@@ -211,7 +214,7 @@ def present(
         kept = [change for change in differing if change not in changes]
         entry = _settled_on(entry, differing)
         if kept and not changes:
-            plan.conditions.append(Condition(key, name, State.NOTED, noted(kept)))
+            plan.conditions.append(Condition(key, _name(kind, spec), State.NOTED, noted(kept)))
     origin = kind.origin(seen)
     decision = decide(
         seen=Seen.DIFFERENT if changes else Seen.EQUAL,
@@ -219,19 +222,20 @@ def present(
         claim=None if entry is None else entry.claim,
         declared=True,
         take=take,
-        adoptable=bool(changes) and kind.adoptable(spec, seen, changes),
+        adoptable=bool(changes) and entry is None and kind.adoptable(spec, seen, changes),
     )
     if decision.state is State.CONFLICT:
         text = f"{'; '.join(_differs(change) for change in changes)} (owner: {kind.owner(seen)})"
-        plan.conditions.append(Condition(key, name, State.CONFLICT, text))
+        plan.conditions.append(Condition(key, _name(kind, spec), State.CONFLICT, text))
         return
-    after = _entry(decision, entry, kind.original(spec, seen, changes), kind.facts(spec, seen))
+    original = kind.original(spec, seen, changes) if entry is None else {}
+    after = _entry(decision, entry, original, kind.facts(spec, seen))
     if decision.action is Action.NOTHING:
         if after != entry:
             plan.adopt.append((key, after))
         return
     if missing:
-        plan.conditions.append(Condition(key, name, State.PENDING, missing, needs=needs))
+        plan.conditions.append(Condition(key, _name(kind, spec), State.PENDING, missing, needs=needs))
         return
     recreate = decision.action is not Action.SET and kind.recreates(spec, changes)
     verb = Verb.RECREATE if recreate else Verb.UPDATE

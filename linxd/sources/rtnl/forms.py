@@ -97,7 +97,10 @@ class Integer(Form):
             raise ValueError(f"{error}{also}") from None
 
     def show(self, value: Value) -> str:
-        return next((word for word, number in self.words.items() if number == value), str(value))
+        for word, number in self.words.items():
+            if number == value:
+                return word
+        return str(value)
 
     def pack(self, value: Any, resolve: Resolve) -> bytes:
         return struct.pack((">" if self.big else "=") + _SIZES[self.size], int(value) * self.scale)

@@ -175,8 +175,7 @@ class LinkKind:
 
     def needs(self, want: Link) -> tuple[Key, ...]:
         # A master that is missing holds up being its port, not being: that is the source's to say.
-        names = [want.parent.name] if want.parent is not None and not want.parent.scope else []
-        return tuple(("link", name) for name in names)
+        return (("link", want.parent.name),) if want.parent is not None and not want.parent.scope else ()
 
     def given(self, want: Link, context: Context) -> tuple[str, ...]:
         # By index: a master made anew is another one.
