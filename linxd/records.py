@@ -203,31 +203,32 @@ else:
         takes."""
         parameters, body, given = ["self"], [], {"_missing": _MISSING, "_set": object.__setattr__}
         frozen = cls.__setattr__ is _frozen
-        for each in cls.__record__:
+        for number, each in enumerate(cls.__record__):
+            # By numbers: Python keeps each name that there is, and those of fields are there.
             name, value = each.name, each.name
             if each.default is not _MISSING:
-                given[f"_default_{name}"] = each.default
+                given[f"_default{number}"] = each.default
             if each.factory is not _MISSING:
-                given[f"_factory_{name}"] = each.factory
-                value = f"_factory_{name}()"
+                given[f"_factory{number}"] = each.factory
+                value = f"_factory{number}()"
                 if each.init:
                     value += f" if {name} is _missing else {name}"
             if each.init:
                 default = (
-                    f"=_default_{name}" if each.default is not _MISSING
+                    f"=_default{number}" if each.default is not _MISSING
                     else "=_missing" if each.factory is not _MISSING else ""
                 )  # fmt: skip
                 parameters.append(name + default)
             elif each.default is not _MISSING:
-                value = f"_default_{name}"
+                value = f"_default{number}"
             elif each.factory is _MISSING:
                 continue
             slot = getattr(cls, name, None)
             if not frozen:
                 body.append(f"self.{name} = {value}")
             elif type(slot) is _SLOT:
-                given[f"_slot_{name}"] = slot.__set__
-                body.append(f"_slot_{name}(self, {value})")
+                given[f"_slot{number}"] = slot.__set__
+                body.append(f"_slot{number}(self, {value})")
             else:
                 body.append(f"_set(self, {name!r}, {value})")
         if hasattr(cls, "__post_init__"):

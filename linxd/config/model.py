@@ -7,7 +7,6 @@ Values only; it must not know TOML, files or the kernel.
 from __future__ import annotations
 
 import re
-import string
 
 from linxd.config.faults import Fault
 from linxd.records import dataclass, field
@@ -60,6 +59,8 @@ class Attach:
         match = self.unit.fullmatch(unit)
         if match is None:
             return None
+        import string  # the host's alone needs it
+
         name = ""
         for literal, group, _, _ in string.Formatter().parse(self.scope):
             name += literal + ("" if group is None else _unescape(match[group] or ""))

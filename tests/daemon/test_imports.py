@@ -37,6 +37,7 @@ KEPT_OUT = {
     "linxd.cli.linxctl": "a command",
     "linxd.config.loading": "files are read by another process",
     "linxd.config.schema": "for the documentation",
+    "glob": "for what is included by a pattern",
     "linecache": "for errors that are nobody's",
     "locale": "for letters that other programs say",
     "lzma": "comes with shutil",
@@ -45,6 +46,7 @@ KEPT_OUT = {
     "random": "for a few milliseconds more or less",
     "shutil": "brings four compressors",
     "ssl": "nobody is asked in secret",
+    "string": "for a log's forms that nobody asks for",
     "subprocess": "programs are begun in our own ways",
     "tempfile": "brings shutil",
     "tomllib": "files are read by another process",
@@ -153,6 +155,39 @@ def test_what_makes_no_sense_is_said(words: list[str], capsys: pytest.CaptureFix
         options_of(words)
     assert end.value.code == 2
     assert "usage: linxd" in capsys.readouterr().err
+
+
+PUT_OFF = """
+import sys, linxd.lean, linxd.cli.serving
+put_off = {*linxd.lean._RARELY, "ssl"}
+print(*put_off & set(sys.modules))
+import asyncio, logging
+record = logging.LogRecord("name", 20, "path", 1, "said", (), None)
+print(logging.Formatter("{levelname} {message}", style="{").format(record))
+print(logging.Formatter("${levelname} $message", style="$").format(record))
+try:
+    1 / 0
+except ZeroDivisionError:
+    print(logging.Formatter().formatException(sys.exc_info()).splitlines()[-1])
+import string
+print(string.Template("$a").substitute(a=1), string.Formatter().format("{0}", 2))
+async def begun():
+    process = await asyncio.create_subprocess_exec("echo", "x", stdout=asyncio.subprocess.PIPE)
+    return (await process.communicate())[0].decode().strip()
+print(asyncio.run(begun(), debug=True))
+print(*sorted(put_off & set(sys.modules)))
+"""
+
+
+def test_what_is_put_off_is_there_when_it_is_needed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PUT_OFF], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    first, *rest, last = done.stdout.splitlines()
+    assert first == ""
+    assert rest == ["INFO said", "INFO said", "ZeroDivisionError: division by zero", "1 2", "x"]
+    assert {"string", "subprocess", "traceback"} <= set(last.split())
+    assert done.stderr == ""
 
 
 def test_a_module_that_is_put_off_may_be_asked_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:

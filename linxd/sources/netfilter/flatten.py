@@ -7,7 +7,6 @@ It knows where files may be read from, and of nft's syntax no more than comments
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import stat
@@ -141,8 +140,8 @@ class _Flattening:
                 fault(f"more than {MOST} times something is included")
             return
         path = os.path.normpath(os.path.join(base, name))
-        several = glob.has_magic(name)
-        for found in sorted(glob.glob(path)) if several else [path]:
+        several = any(sign in name for sign in "*?[")
+        for found in _matching(path) if several else [path]:
             real = os.path.realpath(found)
             if not any(real == root or real.startswith(root.rstrip("/") + "/") for root in self.roots):
                 fault(f"{real} is outside {' and '.join(self.roots) or 'what may be included'}")
@@ -160,3 +159,9 @@ class _Flattening:
                 fault(f"{found}: {error.strerror}")
             else:
                 self.add(text, found, 1, os.path.dirname(found), depth + 1)
+
+
+def _matching(pattern: str) -> list[str]:
+    import glob  # few include several files at once
+
+    return sorted(glob.glob(pattern))
