@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 from linxd.patch import Change, Condition, Op, State
 from linxd.records import dataclass, replace
@@ -111,7 +111,10 @@ class Applier:
     def _besides(self, path: Path) -> list[Path]:
         """Keys that are neither declared nor owned and may change when this one is written."""
         names: set[str] = set()
-        for row, _ in rows_of(path):
+        rows = list(rows_of(path))
+        if not rows:
+            return []
+        for row, _ in rows:
             if "*" in row.target:
                 names |= self._procfs.listing(row.target[:3]) or set()
         return [one for one in dict.fromkeys(targets(path, names)) if not self._managed(one)]
@@ -125,8 +128,10 @@ class Applier:
         have = self.value(path)
         return have is not None and same(have, value)
 
-    def _values(self, paths: Iterable[Path]) -> dict[Path, str]:
+    def _values(self, paths: Collection[Path]) -> dict[Path, str]:
         found: dict[Path, str] = {}
+        if not paths:
+            return found
         with self._procfs.inside():
             for path in paths:
                 try:

@@ -22,6 +22,8 @@ def same(have: str, want: str) -> bool:
     """
     if have == want:
         return True
+    if len(have) == len(want) == 1 and have.isalnum():
+        return False  # two of those that most keys hold
     ours, theirs = have.split(), want.split()
     return len(ours) == len(theirs) and all(map(_same_word, ours, theirs))
 
