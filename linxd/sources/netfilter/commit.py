@@ -208,18 +208,18 @@ def _follow_rule(mirror: Mirror, table: Table, op: Op, handle: int | None) -> bo
     chain = table.chains.get(thing.chain)
     if chain is None:
         return False
-    rules = list(chain.rules)
+    if op.want is not None and handle is None:
+        return False
+    rules = mirror.followed(table, chain)
     if op.have is not None:
         assert isinstance(op.have, RuleThing)
-        gone = op.have.rule.handle
-        rules = [rule for rule in rules if rule.handle != gone]
-    if op.want is not None:
-        if handle is None:
-            return False
+        gone = rules.place(op.have.rule.handle)
+        if gone is not None:
+            rules.drop(gone)
+    if handle is not None:
         made: Rule = replace(thing.rule, handle=handle)
-        places = [at for at, rule in enumerate(rules) if rule.handle == thing.before] if thing.before else []
-        rules.insert(places[0] if places else len(rules), made)
-    _put_chain(mirror, table, replace(chain, rules=tuple(rules)))
+        place = rules.place(thing.before) if thing.before else None
+        rules.put(len(rules) if place is None else place, made)
     return True
 
 

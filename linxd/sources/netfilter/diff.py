@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from linxd.digest import blake2b
-from linxd.patch import Change, Key, Op, Verb
+from linxd.patch import Change, Entry, Key, Op, Verb
 from linxd.records import dataclass, field, replace
 from linxd.sources.netfilter.decode import comment
 from linxd.sources.netfilter.lcs import common
@@ -24,6 +24,7 @@ from linxd.sources.netfilter.things import (
     RuleThing,
     SetThing,
     TableThing,
+    Thing,
 )
 from linxd.sources.netfilter.touched import ALL, Touched
 from linxd.sources.netfilter.words import hook_words, policy_word
@@ -42,13 +43,15 @@ class Terms:
     """What besides the two tables decides about a difference.
 
     ``filled``: names of sets whose elements others fill. ``reload``: also load what has a timeout, as it is
-    done when the declaration is new. ``touched``: what may differ at all.
+    done when the declaration is new. ``touched``: what may differ at all. ``entry``: the ledger's, which ops
+    leave as it is, as far as is known here.
     """
 
     filled: frozenset[str] = frozenset()
     reload: bool = False
     touched: Touched = field(default_factory=lambda: ALL)
     text: Text = no_text
+    entry: Entry | None = None
 
 
 def table_ops(want: Table, have: Table, terms: Terms) -> list[Op]:
@@ -94,7 +97,7 @@ class _Diff:
         want, have = self.want, self.have
         if want.flags != have.flags:
             change = Change("flags", _flags(have.flags), _flags(want.flags))
-            yield Op(Verb.UPDATE, TableThing(want), TableThing(have), (change,))
+            yield self._op(Verb.UPDATE, TableThing(want), TableThing(have), (change,))
 
     # --- what has a name ---------------------------------------------------------------------------
 
@@ -102,48 +105,48 @@ class _Diff:
         want, have, where = self.want.objects, self.have.objects, self.want.id
         for key, there in have.items():
             if key not in want:
-                yield Op(Verb.DELETE, None, ObjectThing(where, there))
+                yield self._op(Verb.DELETE, None, ObjectThing(where, there))
         for key, thing in want.items():
             before = have.get(key)
             asked = ObjectThing(where, thing)
             if before is None:
-                yield self._new(Op(Verb.CREATE, asked, None), (asked.key[0], thing.name))
+                yield self._new(self._op(Verb.CREATE, asked, None), (asked.key[0], thing.name))
             elif (before.canon, before.userdata) != (thing.canon, thing.userdata):
                 change = Change("definition", "another", "as declared")
-                op = Op(Verb.RECREATE, asked, ObjectThing(where, before), (change,))
+                op = self._op(Verb.RECREATE, asked, ObjectThing(where, before), (change,))
                 yield self._again(op, (asked.key[0], thing.name))
 
     def _flowtables(self) -> Iterator[Op]:
         want, have, where = self.want.flowtables, self.have.flowtables, self.want.id
         for name, there in have.items():
             if name not in want:
-                yield Op(Verb.DELETE, None, FlowtableThing(where, there))
+                yield self._op(Verb.DELETE, None, FlowtableThing(where, there))
         for name, flowtable in want.items():
             asked = FlowtableThing(where, flowtable)
             before = have.get(name)
             if before is None:
-                yield self._new(Op(Verb.CREATE, asked, None), ("flowtable", name))
+                yield self._new(self._op(Verb.CREATE, asked, None), ("flowtable", name))
             elif before.flags != flowtable.flags or _place(before) != _place(flowtable):
                 change = Change("hook", _flow_words(before), _flow_words(flowtable))
-                op = Op(Verb.RECREATE, asked, FlowtableThing(where, before), (change,))
+                op = self._op(Verb.RECREATE, asked, FlowtableThing(where, before), (change,))
                 yield self._again(op, ("flowtable", name))
             elif before.hook.devices != flowtable.hook.devices:
                 change = Change("devices", ", ".join(before.hook.devices), ", ".join(flowtable.hook.devices))
-                yield Op(Verb.UPDATE, asked, FlowtableThing(where, before), (change,))
+                yield self._op(Verb.UPDATE, asked, FlowtableThing(where, before), (change,))
 
     def _sets(self) -> Iterator[Op]:
         want, have, where = self.want.sets, self.have.sets, self.want.id
         for name, there in have.items():
             if name not in want:
-                yield Op(Verb.DELETE, None, SetThing(where, there))
+                yield self._op(Verb.DELETE, None, SetThing(where, there))
         for name, home in want.items():
             asked = SetThing(where, home)
             before = have.get(name)
             if before is None:
-                yield self._new(Op(Verb.CREATE, asked, None), ("set", name))
+                yield self._new(self._op(Verb.CREATE, asked, None), ("set", name))
             elif before.attrs != home.attrs:
                 change = Change("definition", "another", "as declared")
-                op = Op(Verb.RECREATE, asked, SetThing(where, before), (change,))
+                op = self._op(Verb.RECREATE, asked, SetThing(where, before), (change,))
                 yield self._again(op, ("set", name))
 
     def _chains(self) -> Iterator[Op]:
@@ -151,23 +154,33 @@ class _Diff:
         if touched.everything or touched.parts:
             for name, there in have.items():
                 if name not in want:
-                    yield Op(Verb.DELETE, None, ChainThing(where, there))
+                    yield self._op(Verb.DELETE, None, ChainThing(where, there))
         for name, chain in want.items():
             if not touched.chain(name):
                 continue
             before = have.get(name)
             if before is None:
-                yield self._new(Op(Verb.CREATE, ChainThing(where, chain), None), ("chain", name))
+                yield self._new(self._op(Verb.CREATE, ChainThing(where, chain), None), ("chain", name))
                 continue
             changes = _chain_changes(self.want.family, chain, before)
             if changes:
                 # counters of rules that stay go on counting
                 asked = ChainThing(where, replace(chain, rules=_with_use(chain.rules, before.rules)))
-                op = Op(Verb.RECREATE, asked, ChainThing(where, before), changes)
+                op = self._op(Verb.RECREATE, asked, ChainThing(where, before), changes)
                 yield self._again(op, ("chain", name))
             elif chain.policy != before.policy:
                 change = Change("policy", policy_word(before.policy), policy_word(chain.policy))
-                yield Op(Verb.UPDATE, ChainThing(where, chain), ChainThing(where, before), (change,))
+                yield self._op(Verb.UPDATE, ChainThing(where, chain), ChainThing(where, before), (change,))
+
+    def _op(
+        self,
+        verb: Verb,
+        want: Thing | None,
+        have: Thing | None,
+        changes: tuple[Change, ...] = (),
+        needs: tuple[Key, ...] = (),
+    ) -> Op:
+        return Op(verb, want, have, changes, needs, self.terms.entry)
 
     def _new(self, op: Op, ref: Ref | tuple[object, str]) -> Op:
         self.made[str(ref[0]), ref[1]] = op.key
@@ -219,17 +232,17 @@ class _Diff:
                 one for one in asked if one in have and home.refs.get(one) in self.again and one not in moved
             ]
         for batch in _batches(strays):
-            yield Op(Verb.DELETE, None, ElementsThing(where, _part(before, batch), batch))
+            yield self._op(Verb.DELETE, None, ElementsThing(where, _part(before, batch), batch))
         for batch in _batches(moved):
             asked_for = ElementsThing(where, _part(home, batch), batch)
             there_now = ElementsThing(where, _part(before, batch), batch)
             change = Change("definition", "another", "as declared")
-            yield Op(
+            yield self._op(
                 Verb.RECREATE, asked_for, there_now, (change,), self._needs(asked_for.set.refs.values())
             )
         for batch in _batches(missing):
             asked_for = ElementsThing(where, _part(home, batch), batch)
-            yield Op(Verb.CREATE, asked_for, None, (), self._needs(asked_for.set.refs.values()))
+            yield self._op(Verb.CREATE, asked_for, None, (), self._needs(asked_for.set.refs.values()))
 
     # --- rules -------------------------------------------------------------------------------------
 
@@ -260,7 +273,7 @@ class _Diff:
             name = f"stray {blake2b(have[at].canon, digest_size=4).hexdigest()}"
             times[name] += 1
             label = name if times[name] == 1 else f"{name} ({times[name]})"
-            yield Op(Verb.DELETE, None, RuleThing(where, chain.name, have[at], stray=label))
+            yield self._op(Verb.DELETE, None, RuleThing(where, chain.name, have[at], stray=label))
         follower = len(have) - last if last else None
         follows: dict[int, int | None] = {}
         for at in range(len(want) - last - 1, first - 1, -1):
@@ -281,7 +294,7 @@ class _Diff:
             source = dragged.get(at, moves.get(at))
             needs = self._needs(rule.refs)
             if source is None:
-                yield Op(Verb.CREATE, thing, None, (), needs)
+                yield self._op(Verb.CREATE, thing, None, (), needs)
                 continue
             old = have[source]
             reason = (
@@ -291,7 +304,7 @@ class _Diff:
             )
             asked = replace(thing, rule=_with_state(rule, old))
             gone = replace(thing, rule=old)
-            yield Op(Verb.RECREATE, asked, gone, (reason,), needs)
+            yield self._op(Verb.RECREATE, asked, gone, (reason,), needs)
 
 
 def _alike(have: Sequence[Rule], want: Sequence[Rule], known: tuple[int, int]) -> tuple[int, int]:
@@ -313,7 +326,7 @@ def _with_state(rule: Rule, old: Rule) -> Rule:
     return replace(rule, wire=old.wire, inner=old.inner)
 
 
-def _with_use(want: tuple[Rule, ...], have: tuple[Rule, ...]) -> tuple[Rule, ...]:
+def _with_use(want: Sequence[Rule], have: Sequence[Rule]) -> tuple[Rule, ...]:
     """Rules of a chain that is made again, each with the counters of its like."""
     rules = list(want)
     for a, b in common([rule.canon for rule in have], [rule.canon for rule in want]):

@@ -177,9 +177,14 @@ class EventReader:
         if told and made.pid:
             writer = Writer(functools.partial(self._identify, made.pid, made.comm))
             self.writers.add((writer,))
-        many = frozenset(where for where, messages in kept.items() if len(messages) > MOST)
-        messages = [each for where, some in kept.items() if where not in many for each in some]
-        source.happened(Transaction(made.id, frozenset(kept), messages, many, writer))
+        many: set[TableId] = set()
+        messages: list[tuple[int, bytes]] = []
+        for where, some in kept.items():
+            if len(some) > MOST:
+                many.add(where)
+            else:
+                messages += some
+        source.happened(Transaction(made.id, frozenset(kept), messages, frozenset(many), writer))
         self._told += [Hint(table_key(where), seen=made.id, at=now, writer=writer) for where in told]
 
     def _read_links(self) -> None:

@@ -17,7 +17,7 @@ from linxd.source import Writer
 from linxd.sources.netfilter import decode
 from linxd.sources.netfilter import names as n
 from linxd.sources.netfilter.elements import Collector
-from linxd.sources.netfilter.state import Rule, Table, TableId
+from linxd.sources.netfilter.state import Chain, Followed, Rule, Table, TableId
 from linxd.sources.netfilter.touched import Touched
 
 _HISTORY = 1024
@@ -129,6 +129,15 @@ class Mirror:
     def matters(self, where: TableId) -> bool:
         """Whether a table, or that it is there, is anybody's business."""
         return self.others or where in self.wanted
+
+    def followed(self, table: Table, chain: Chain) -> Followed:
+        """The rules of a chain that is held here, to be changed in place from now on."""
+        rules = chain.rules
+        if not isinstance(rules, Followed):
+            rules = Followed(rules)
+            chains = {**table.chains, chain.name: replace(chain, rules=rules)}
+            self.tables[table.id] = replace(table, chains=chains)
+        return rules
 
     def mark(self, where: TableId) -> Touched:
         """What is known to have been touched in a table; to be added to."""
@@ -253,21 +262,21 @@ class _Following:
         came.append(Rule(handle, b"\0event\0" + wire + userdata, wire, userdata))
 
     def _rules_done(self, where: TableId, name: str, went: set[int], came: list[Rule]) -> None:
-        table = self._mirror.tables.get(where)
+        mirror = self._mirror
+        table = mirror.tables.get(where)
         chain = None if table is None else table.chains.get(name)
         if table is None or chain is None:
             return
-        rules = chain.rules
-        places = _places(rules, went)
+        rules = mirror.followed(table, chain)
+        size = len(rules)
+        places = sorted(at for handle in went if (at := rules.place(handle)) is not None)
         # A rule that is replaced keeps its handle; one that came and went within a transaction is not there.
-        known = {rules[at].handle for at in places} if came else set()
+        known = {rules.drop(at).handle for at in reversed(places)}
         new = [rule for rule in came if rule.handle not in went or rule.handle in known]
-        first, last = (places[0], len(rules) - places[-1] - 1) if places else (len(rules), len(rules))
-        kept = list(rules)
-        for at in reversed(places):
-            del kept[at]
-        self._put(table, chains={**table.chains, name: replace(chain, rules=(*kept, *new))})
-        self._mirror.mark(where).rules(name, first, 0 if new else last)
+        for rule in new:
+            rules.put(len(rules), rule)
+        first, last = (places[0], size - places[-1] - 1) if places else (size, size)
+        mirror.mark(where).rules(name, first, 0 if new else last)
 
     # --- elements -----------------------------------------------------------------------------------
 
@@ -313,16 +322,3 @@ class _Following:
             self._put(
                 table, sets={**table.sets, name: replace(home, temporary=frozenset(temporary), refs=refs)}
             )
-
-
-def _places(rules: Sequence[Rule], handles: Collection[int]) -> list[int]:
-    """Where rules of these handles stand. A chain may be long, and mostly one rule is looked for."""
-    found: list[int] = []
-    left = len(handles)
-    for at, rule in enumerate(rules):
-        if rule.handle in handles:
-            found.append(at)
-            left -= 1
-            if not left:
-                break
-    return found

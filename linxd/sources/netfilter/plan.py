@@ -104,7 +104,7 @@ class _Plan:
         ops: list[Op] = []
         if have is not None:
             reload = entry is not None and entry.facts.get("ruleset") not in (None, digest)
-            ops = table_ops(want, have, self._terms(want, touched, reload=reload))
+            ops = table_ops(want, have, self._terms(want, touched, entry, reload=reload))
             if entry is not None and entry.settled:
                 ops = self._unsettled(entry, ops)
         seen = Seen.ABSENT if have is None else Seen.DIFFERENT if ops else Seen.EQUAL
@@ -131,7 +131,7 @@ class _Plan:
                 thing = self._whole(want, after)
                 self.ops.append(Op(Verb.RECREATE, thing, TableThing(have), changes, after=after))
             else:
-                self.ops += [replace(op, after=after) for op in ops]
+                self.ops += [op if op.after is after else replace(op, after=after) for op in ops]
         elif after is not None and after != entry:
             self.adopt.append((key, after))
 
@@ -165,7 +165,7 @@ class _Plan:
         # a table that stood there before us bears no mark, however often it is put back
         return TableThing(want, mark=after is not None and after.claim is not Claim.FOUND)
 
-    def _terms(self, want: Table, touched: Touched, *, reload: bool) -> Terms:
+    def _terms(self, want: Table, touched: Touched, entry: Entry | None, *, reload: bool) -> Terms:
         texts = self.observed.wanted.texts
         where = want.id
 
@@ -177,7 +177,7 @@ class _Plan:
             for words in map(str.split, self.desired.filled)
             if len(words) == 3 and (FAMILIES.get(words[0]), words[1]) == where
         ]
-        return Terms(frozenset(filled), reload, touched, text)
+        return Terms(frozenset(filled), reload, touched, text, entry)
 
     def _conflict(self, key: Key, want: Table, have: Table, ops: list[Op]) -> None:
         if have.xt:

@@ -7,7 +7,8 @@ know where they were read, nor what becomes of a difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from linxd.records import dataclass, field
@@ -101,6 +102,35 @@ RULE_INDEX = 2
 """It compares an interface index."""
 
 
+class Followed(list[Rule]):
+    """The rules of a chain that is followed event by event, to be changed by `drop` and `put` alone. Their
+    handles lie beside them in one piece: to go through hundreds of objects for one of them takes a tenth of
+    a heal."""
+
+    __slots__ = ("_handles",)
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        super().__init__(rules)
+        self._handles = array("Q", [rule.handle for rule in self])
+
+    def place(self, handle: int) -> int | None:
+        """Where the rule of this handle stands."""
+        try:
+            return self._handles.index(handle)
+        except ValueError:
+            return None
+
+    def drop(self, place: int) -> Rule:
+        """Take a rule out."""
+        del self._handles[place]
+        return self.pop(place)
+
+    def put(self, place: int, rule: Rule) -> None:
+        """Put a rule in, before the one that stands there."""
+        self._handles.insert(place, rule.handle)
+        self.insert(place, rule)
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """A chain. ``type`` "" and no ``hook``: a regular one."""
@@ -112,7 +142,7 @@ class Chain:
     policy: int | None = None
     flags: int = 0
     userdata: bytes = b""
-    rules: tuple[Rule, ...] = ()
+    rules: Sequence[Rule] = ()
 
     @property
     def bound(self) -> bool:
