@@ -2,15 +2,16 @@
 """A scope's declaration, or what is wrong with it, as bytes, for another process of the same linxd.
 
 `marshal` takes numbers, texts, tuples and lists. What else there is becomes a list that begins with the
-number of its class, or of its shape; no value of a declaration is a list itself. Where something was
-declared is left behind: only who reads the files has use for it.
+number of its class, or of its shape; no value of a declaration is a list itself. Of very many values some
+at a time are bytes of their own: nothing else in a process goes on while `marshal` loads. Where something
+was declared is left behind: only who reads the files has use for it.
 """
 
 from __future__ import annotations
 
 import marshal
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from linxd import __version__
@@ -32,7 +33,9 @@ _FIELDS = tuple(
     tuple(each.name for each in cls.__record__ if each.init and each.name != "where")  # type: ignore[attr-defined]
     for cls in _CLASSES
 )
-_TUPLE, _MAPPING, _KEYED, _PATTERN, _SEVERITY = -1, -2, -3, -4, -5
+_TUPLE, _MAPPING, _KEYED, _PATTERN, _SEVERITY, _PARTS = -1, -2, -3, -4, -5, -6
+_PART = 500
+"""Values that are loaded at once: a millisecond."""
 _PLAIN = frozenset({int, str, bool, type(None), float})
 DECLARED, FAULTY, UNDECLARED = range(3)
 
@@ -71,11 +74,11 @@ def _put(value: Any) -> Any:
         return [number, *[_put(getattr(value, name)) for name in _FIELDS[number]]]
     if isinstance(value, tuple):
         held = [_put(each) for each in value]
-        return [_TUPLE, *held] if any(type(each) is list for each in held) else tuple(held)
+        return _shaped(_TUPLE, held) if any(type(each) is list for each in held) else tuple(held)
     if isinstance(value, Mapping):
         if value and all(getattr(each, "key", None) is key for key, each in value.items()):
-            return [_KEYED, *[_put(each) for each in value.values()]]
-        return [_MAPPING, *[_put(each) for pair in value.items() for each in pair]]
+            return _shaped(_KEYED, [_put(each) for each in value.values()])
+        return _shaped(_MAPPING, [_put(each) for pair in value.items() for each in pair])
     if isinstance(value, re.Pattern):
         return [_PATTERN, value.pattern, value.flags]
     if isinstance(value, Severity):
@@ -83,11 +86,20 @@ def _put(value: Any) -> Any:
     raise TypeError(f"no declaration has a {cls.__name__}")
 
 
+def _shaped(shape: int, held: list[Any]) -> list[Any]:
+    if len(held) <= _PART:
+        return [shape, *held]
+    return [_PARTS, shape, *[marshal.dumps(held[at : at + _PART]) for at in range(0, len(held), _PART)]]
+
+
 def _take(value: Any) -> Any:
     if type(value) is not list:
         return value
     number = value[0]
-    held = [_take(each) if type(each) is list else each for each in value[1:]]
+    parts: Iterable[list[Any]] = (value[1:],)
+    if number == _PARTS:
+        number, parts = value[1], map(marshal.loads, value[2:])
+    held = [_take(each) if type(each) is list else each for part in parts for each in part]
     if number >= 0:
         return _CLASSES[number](**dict(zip(_FIELDS[number], held, strict=True)))
     if number == _TUPLE:
