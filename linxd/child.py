@@ -90,11 +90,18 @@ class Child:
                 os.close(fd)
         return self.result()
 
+    def kill(self) -> None:
+        """End it now, if nobody knows that it has ended."""
+        if self._status is None:
+            try:
+                os.kill(self.pid, _KILL)
+            except ProcessLookupError:
+                self._status = 255  # it has, and is gone
+
     async def close(self) -> None:
         """End it now, if it has not ended, and wait for that."""
-        if self._status is None:
-            os.kill(self.pid, _KILL)
-            await self.wait()
+        self.kill()
+        await self.wait()
 
 
 def _inherited(number: int) -> bool:

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from linxd import statedir
@@ -20,7 +19,7 @@ from linxd.cli.asked import Asked
 from linxd.cli.daemon import CONFIGURATION, REPLACED, SOFTWARE, STOPPED, UNAVAILABLE, Options
 from linxd.cli.onbus import has_bus, show, stopped_for_good
 from linxd.collector import take_charge
-from linxd.config.apart import NotRead, Reading, read
+from linxd.config.apart import Again, NotRead, Reading
 from linxd.config.faults import ConfigError
 from linxd.config.model import ScopeConfig
 from linxd.control import Answer, Control, span
@@ -78,15 +77,17 @@ def serve(options: Options, reading: Reading) -> int:
 
 def _run(options: Options, reading: Reading, sink: Callable[[Entry], None]) -> int:
     name, base = options.scope, statedir.root(options.state_dir)
-    again = partial(read, name, options.file, debug=options.debug, kept=reading.kept)
+    again = Again(name, options.file, debug=options.debug, kept=reading.kept)
 
     async def served(config: ScopeConfig) -> int:
-        read = asyncio.create_task(reading.ended())
+        ended = asyncio.create_task(reading.ended())
         try:
             with contextlib.closing(Asked()) as asked:
                 return await _serve(config, again, base, sink, asked)
         finally:
-            read.cancel()
+            ended.cancel()
+            # Else the thread that waits for a reload would be waited for.
+            again.close()
 
     try:
         config = reading.result()

@@ -18,7 +18,7 @@ TYPE_CHECKING = False  # typing takes a while to import
 if TYPE_CHECKING:
     from linxd.config.model import ScopeConfig
 
-_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _DEBUG = "debug"
 LATER = 2.0
 """Seconds after which there is time for what does not matter to anybody."""
@@ -28,6 +28,15 @@ _NUMBER = 3
 """The descriptor that it has in a process which begins from it."""
 _UNUSABLE = 76
 """Exit code of a process that can't begin with what was kept: it is not whole yet, or another Python's."""
+
+_FIRST = """\
+import sys
+sys.path.append(sys.argv.pop(1))
+from linxd.config.apart import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""A program for ``python3 -I -S -c``: Python's own modules, and behind them those beside this linxd, be that
+in a directory or in an archive."""
 
 _BEGIN = f"""\
 import marshal, os, sys, zlib
@@ -66,43 +75,58 @@ class Reading:
     def __init__(
         self, name: str, file: str | None = None, *, debug: bool = False, kept: int | None = None
     ) -> None:
-        self._again = name, file, debug
+        self._said = [name, _DEBUG if debug else "", *([] if file is None else [file])]
         self._first = kept is None
-        words = ["-I", "-S", _PROGRAM] if kept is None else ["-I", "-S", "-c", _BEGIN]
-        words += [name, file or "", *([_DEBUG] if debug else [])]
+        self._over = False
+        self.kept = -1 if kept is None else kept
+        """A descriptor, the caller's to close; -1 where there is none."""
+        self._begin(["-c", _FIRST, _ROOT] if kept is None else ["-c", _BEGIN])
+
+    def _begin(self, program: list[str]) -> None:
+        words = [sys.executable, "-I", "-S", *program, *self._said]
         if sys.dont_write_bytecode:
-            words.insert(0, "-B")
+            words.insert(1, "-B")
         if sys.pycache_prefix is not None:
-            words[:0] = ["-X", f"pycache_prefix={sys.pycache_prefix}"]
+            words[1:1] = ["-X", f"pycache_prefix={sys.pycache_prefix}"]
         self._error: OSError | None = None
         self._process: Child | None = None
-        self._pipe, theirs = os.pipe()
-        self.kept = os.memfd_create("linxd", os.MFD_CLOEXEC) if kept is None else kept
-        """A descriptor, the caller's to close."""
+        self._pipe = -1
         try:
-            fds = {1: theirs, _NUMBER: self.kept} | ({2: 2} if debug else {})
-            self._process = Child([sys.executable, *words], fds=fds)
+            if self.kept < 0:
+                self.kept = os.memfd_create("linxd", os.MFD_CLOEXEC)
+            self._pipe, theirs = os.pipe()
+            try:
+                fds = {1: theirs, _NUMBER: self.kept} | ({2: 2} if self._said[1] == _DEBUG else {})
+                self._process = Child(words, fds=fds)
+            finally:
+                os.close(theirs)
         except OSError as error:
             self._error = error
-        finally:
-            os.close(theirs)
+        if self._over:
+            self.end()
+
+    def end(self) -> None:
+        """Nobody needs it any more: there is nothing to wait for."""
+        self._over = True
+        if self._process is not None:
+            self._process.kill()
 
     def result(self) -> ScopeConfig:
         """What is declared, waited for. To be asked once, by any thread. Raises `ConfigError` as
         `linxd.config.load` does, and `NotRead`."""
-        with open(self._pipe, "rb") as pipe:
-            data = pipe.read()
+        data = self._answer()
+        if not self._first and self._process is not None and self._process.result() == _UNUSABLE:
+            # There is no other way than with what is there now.
+            self._begin(["-c", _FIRST, _ROOT])
+            data = self._answer()
         if self._process is None:
             said = self._error.strerror if self._error is not None else ""
             raise NotRead(f"no process to read the files can be started: {said}")
-        if data[:1] != _WHOLE or not self._first:
+        whole = data[:1] == _WHOLE
+        if not whole or not self._first:
             ended = self._process.result()
-            if ended == _UNUSABLE:
-                # There is no other way than with what is there now.
-                name, file, debug = self._again
-                return _closing(Reading(name, file, debug=debug))
-            if data[:1] != _WHOLE:
-                said = f"ended with {ended}" if ended > 0 else f"was ended by signal {-ended}"
+            if not whole:
+                said = f"ended with {ended}" if ended >= 0 else f"was ended by signal {-ended}"
                 said = f"the process that read the files {said}"
                 raise NotRead(data.decode(errors="replace") or said)
         from linxd import __version__
@@ -113,6 +137,14 @@ class Reading:
         except Foreign as error:
             text = f"{__version__} runs, and linxd {error} is installed: restart it before it reloads"
             raise NotRead(text) from None
+        except (EOFError, TypeError, ValueError):
+            raise NotRead("the process that read the files ended before it had told all of it") from None
+
+    def _answer(self) -> bytes:
+        if self._pipe < 0:
+            return b""
+        with open(self._pipe, "rb") as pipe:
+            return pipe.read()
 
     async def ended(self) -> None:
         """Wait until the process is gone, after what is kept is whole; and a little later, when what begins
@@ -129,42 +161,49 @@ class Reading:
                 await asyncio.to_thread(squeeze, self.kept)
 
 
-def _closing(reading: Reading) -> ScopeConfig:
-    try:
-        return reading.result()
-    finally:
-        os.close(reading.kept)
+class Again:
+    """A scope's files, read whenever this is called, by any thread, one call after the other. ``kept``: what
+    the first one has left behind."""
 
+    def __init__(self, name: str, file: str | None = None, *, debug: bool = False, kept: int) -> None:
+        self._said = name, file, debug, kept
+        self._reading: Reading | None = None
+        self._closed = False
 
-def read(name: str, file: str | None = None, *, debug: bool = False, kept: int | None = None) -> ScopeConfig:
-    """Read the files now, with what is ``kept``, and wait for it. Whatever goes wrong is a fault: raises
-    `ConfigError`."""
-    from linxd.config.faults import ConfigError, Fault
+    def __call__(self) -> ScopeConfig:
+        """What is declared by now. Whatever goes wrong is a fault: raises `ConfigError`."""
+        from linxd.config.faults import ConfigError, Fault
 
-    reading = Reading(name, file, debug=debug, kept=kept)
-    try:
-        return reading.result()
-    except NotRead as error:
-        raise ConfigError([Fault("", 0, 0, "", str(error))]) from None
-    finally:
-        if kept is None:
-            os.close(reading.kept)
+        name, file, debug, kept = self._said
+        self._reading = reading = Reading(name, file, debug=debug, kept=kept)
+        if self._closed:
+            reading.end()
+        try:
+            return reading.result()
+        except NotRead as error:
+            raise ConfigError([Fault("", 0, 0, "", str(error))]) from None
+
+    def close(self) -> None:
+        """End what is read now, and whatever is begun after this."""
+        self._closed = True
+        if self._reading is not None:
+            self._reading.end()
 
 
 def main(words: list[str]) -> int:
-    """The process: a scope's name, and the file that was named, or ""."""
+    """The process: a scope's name, "debug" or "", and the file if one was named."""
     from linxd.config.faults import ConfigError
     from linxd.config.loading import load
     from linxd.config.packed import pack
 
-    name, file, *more = words
+    name, more, *file = words
     try:
         try:
-            data = pack(load(name, file=file or None))
+            data = pack(load(name, file=file[0] if file else None))
         except ConfigError as error:
             data = pack(error)
     except Exception as error:
-        if _DEBUG in more:
+        if more == _DEBUG:
             raise
         _tell(f"{type(error).__name__}: {error}".encode(errors="replace"))
         return 70

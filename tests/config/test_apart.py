@@ -5,13 +5,19 @@ that process."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import marshal
 import os
 import py_compile
+import resource
+import select
 import signal
 import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +25,7 @@ import pytest
 import linxd.config.loading
 import linxd.config.packed
 from linxd.config import ConfigError, ScopeConfig, Undeclared, apart, load
-from linxd.config.apart import NotRead, Reading, main, read
+from linxd.config.apart import Again, NotRead, Reading, main
 from linxd.config.kept import _code, leave, squeeze
 from linxd.config.packed import _CLASSES, _FIELDS, pack, unpack
 
@@ -34,6 +40,15 @@ def no_time_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 FILES = sorted(
     [*HERE.glob("good/**/*.toml"), *HERE.glob("bad/**/*.toml"), *HERE.parents[1].glob("examples/**/*.toml")]
 )
+
+
+def read(name: str, file: str | None = None, *, kept: int | None = None) -> ScopeConfig:
+    """With what is kept, or with what there is where nothing is."""
+    own = os.memfd_create("kept", os.MFD_CLOEXEC)
+    try:
+        return Again(name, file, kept=own if kept is None else kept)()
+    finally:
+        os.close(own)
 
 
 def came(get: Any) -> ScopeConfig | tuple[type, object]:
@@ -112,8 +127,14 @@ def test_nothing_is_left_of_it(tmp_path: Path) -> None:
     os.close(reading.kept)
     assert reading._process is not None
     assert not Path(f"/proc/{reading._process.pid}").exists()
+    before_it = children()
     read("c1", str(file))
     assert sorted(os.listdir("/proc/self/fd")) == before
+    assert children() == before_it
+
+
+def children() -> str:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
 
 
 def test_later_ones_read_with_what_the_first_one_has_left(tmp_path: Path) -> None:
@@ -126,14 +147,14 @@ def test_later_ones_read_with_what_the_first_one_has_left(tmp_path: Path) -> Non
         asyncio.run(reading.ended())
         assert 50_000 < os.fstat(reading.kept).st_size < 300_000
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(apart, "_PROGRAM", "/nowhere/at-all")
+            patch.setattr(apart, "_ROOT", "/nowhere/at-all")
             for text in ('[link.d1]\nkind = "dummy"\n', '[link.d0]\nkind = "dumy"\nmtu = -1\n', "what"):
                 file.write_text(text)
                 kept = came(lambda: read("c1", str(file), kept=reading.kept))
                 assert kept == came(lambda: load("c1", file=file))
             for name in FILES:
-                kept = came(lambda name=name: read("c1", str(name), kept=reading.kept))  # type: ignore[misc]
-                assert kept == came(lambda name=name: load("c1", file=name))  # type: ignore[misc]
+                kept = came(lambda name=name: read("c1", str(name), kept=reading.kept))
+                assert kept == came(lambda name=name: load("c1", file=name))
     finally:
         os.close(reading.kept)
 
@@ -146,7 +167,7 @@ def test_what_is_left_is_that_of_the_sources_and_can_be_squeezed_once(tmp_path: 
         file = tmp_path / "c1.toml"
         file.write_text('[link.d0]\nkind = "dummy"\n')
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(apart, "_PROGRAM", "/nowhere/at-all")
+            patch.setattr(apart, "_ROOT", "/nowhere/at-all")
             assert read("c1", str(file), kept=kept) == load("c1", file=file)
             squeeze(kept)
             small = os.fstat(kept).st_size
@@ -202,6 +223,51 @@ def test_one_that_is_killed_is_told_apart_from_what_is_in_the_files(tmp_path: Pa
     os.close(reading.kept)
 
 
+def test_one_that_is_killed_while_it_tells_is_no_error_of_ours(tmp_path: Path) -> None:
+    file = tmp_path / "c1.toml"
+    routes = (f'[[route]]\nto = "10.{at >> 8}.{at & 255}.0/24"\ndev = "d0"\n' for at in range(3000))
+    file.write_text("".join(routes))
+    reading = Reading("c1", str(file))
+    try:
+        assert reading._process is not None
+        # It has more to tell than goes into a pipe.
+        select.select([reading._pipe], [], [])
+        os.kill(reading._process.pid, signal.SIGKILL)
+        with pytest.raises(NotRead, match="ended before it had told all"):
+            reading.result()
+        assert reading._process.result() == -signal.SIGKILL
+    finally:
+        os.close(reading.kept)
+
+
+def test_one_that_nobody_needs_any_more_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "never")
+    kept = os.memfd_create("kept", os.MFD_CLOEXEC)
+    os.pwrite(kept, sys.version.encode() + b"\0r" + marshal.dumps({"linxd": (True, STOPS)}), 0)
+    again = Again("c1", str(tmp_path / "never"), kept=kept)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            reads = pool.submit(again)
+            while not (reading := again._reading) or not stopped(reading):
+                assert not reads.done()
+            again.close()
+            with pytest.raises(ConfigError, match="was ended by signal 9"):
+                reads.result()
+        with pytest.raises(ConfigError, match="was ended by signal 9"):
+            again()
+    finally:
+        os.close(kept)
+
+
+STOPS = marshal.dumps(compile("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "stops", "exec"))
+
+
+def stopped(reading: Reading) -> bool:
+    if reading._process is None:
+        return False
+    return Path(f"/proc/{reading._process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def test_an_error_of_its_own_has_no_traceback_unless_one_is_wanted(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,7 +281,7 @@ def test_an_error_of_its_own_has_no_traceback_unless_one_is_wanted(
         os.dup2(out, 1)
         assert capfd.readouterr().out == "RuntimeError: that was not foreseen"
         with pytest.raises(RuntimeError):
-            main(["c1", "", "debug"])
+            main(["c1", "debug"])
     finally:
         os.dup2(out, 1)
         os.close(out)
@@ -230,6 +296,94 @@ def test_it_is_this_very_linxd_and_nothing_of_the_environment(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c1.toml").write_text('[link.d0]\nkind = "dummy"\n')
     assert read("c1", str(tmp_path / "c1.toml")).rtnl.links
+
+
+def test_what_lies_beside_linxd_is_not_taken_for_pythons_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where packages are installed there may be one that once stood in for a module of Python's."""
+    (tmp_path / "linxd").symlink_to(HERE.parents[1] / "linxd")
+    for name in ("tomllib", "enum", "marshal"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('another')\n")
+    monkeypatch.setattr(apart, "_ROOT", str(tmp_path))
+    (tmp_path / "c1.toml").write_text('[link.d0]\nkind = "dummy"\n')
+    assert read("c1", str(tmp_path / "c1.toml")).rtnl.links
+
+
+def test_it_may_lie_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, root = tmp_path / "linxd.zip", HERE.parents[1]
+    with zipfile.ZipFile(archive, "w") as into:
+        for source in root.glob("linxd/**/*.py"):
+            into.write(source, source.relative_to(root))
+    monkeypatch.setattr(apart, "_ROOT", str(archive))
+    file = tmp_path / "c1.toml"
+    file.write_text('[link.d0]\nkind = "dummy"\n')
+    reading = Reading("c1", str(file))
+    try:
+        assert reading.result().rtnl.links
+        asyncio.run(reading.ended())
+        archive.unlink()
+        assert read("c1", str(file), kept=reading.kept).rtnl.links
+    finally:
+        os.close(reading.kept)
+
+
+def test_a_file_whose_name_is_empty_was_named(tmp_path: Path) -> None:
+    """What is looked up is something else."""
+    assert came(lambda: read("c1", "")) == came(lambda: load("c1", file=""))
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        read("c1", "")
+
+
+@pytest.mark.parametrize("name", ["a b", "a\nb", "-c", "\udcff", "ü", "é\udc80'\""])
+def test_a_file_may_have_any_name(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_text('[link.d0]\nkind = "dummy"\n')
+    assert read("c1", str(file)) == load("c1", file=file)
+    file.write_text("what")
+    assert came(lambda: read("c1", str(file))) == came(lambda: load("c1", file=file))
+
+
+def test_where_there_are_no_more_descriptors_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "c1.toml").write_text("")
+    kept = os.memfd_create("kept", os.MFD_CLOEXEC)
+    again = Again("c1", str(tmp_path / "c1.toml"), kept=kept)
+    with contextlib.suppress(ConfigError):
+        again()  # with all that it imports
+    before = len(os.listdir("/proc/self/fd"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        for free in range(4):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (kept + 1 + free, limits[1]))
+            with pytest.raises(ConfigError, match="no process to read the files can be started: "):
+                again()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        os.close(kept)
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+def test_very_many_are_loaded_some_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing else goes on meanwhile in a daemon."""
+    routes = (f'[[route]]\nto = "10.{at >> 8}.{at & 255}.0/24"\ndev = "d0"\n' for at in range(3000))
+    (tmp_path / "c1.toml").write_text("".join(routes))
+    config = load("c1", file=tmp_path / "c1.toml")
+    data = pack(config)
+    counts: list[int] = []
+
+    def count(value: object) -> int:
+        return 1 + sum(map(count, value)) if isinstance(value, list | tuple) else 1
+
+    def loads(data: bytes) -> Any:
+        value = marshal.loads(data)
+        counts.append(count(value))
+        return value
+
+    monkeypatch.setattr(linxd.config.packed, "marshal", SimpleNamespace(loads=loads))
+    again = unpack(data)
+    assert again == config
+    assert list(again.rtnl.routes) == list(config.rtnl.routes)
+    assert max(counts) < sum(counts) / 5
 
 
 def test_what_another_version_has_read_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,5 +133,10 @@ def test_where_children_are_not_waited_for_it_ends_all_the_same() -> None:
     try:
         assert shell("exit 0").result() == 255
         assert asyncio.run(shell("sleep 0.1").wait()) == 255
+        ended = shell("exit 0")
+        while Path(f"/proc/{ended.pid}").exists():
+            time.sleep(0.01)
+        asyncio.run(ended.close())
+        assert ended.result() == 255
     finally:
         signal.signal(signal.SIGCHLD, before)

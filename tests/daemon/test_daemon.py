@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -99,6 +100,36 @@ def test_a_reload_takes_what_is_good_and_leaves_what_is_bad(
         daemon.line("reloaded: converged")
         assert ip(netns, "route", "show").split()[0] == "203.0.113.0/24"
         assert daemon.stop() == 0
+
+
+def test_a_stop_does_not_wait_for_files_that_are_read(
+    netns: str, state: Path, declare: Callable[[str], Path]
+) -> None:
+    """Whatever holds up the process that reads them."""
+    routes = (f'[[route]]\nto = "10.{at >> 8}.{at & 255}.0/24"\ndev = "lo"\n' for at in range(2000))
+    with Daemon(netns, declare("[link.lo]\nup = true\n" + "".join(routes)), state) as daemon:
+        daemon.converged()
+        daemon.signal(signal.SIGHUP)
+        tasks = Path(f"/proc/{daemon.process.pid}/task")
+        end = time.monotonic() + PATIENCE
+        while not (reads := [pid for task in tasks.iterdir() for pid in children(task)]):
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        (pid,) = reads
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert daemon.stop() == 0
+            assert "reload" not in daemon.text
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def children(task: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in (task / "children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 def test_what_was_made_goes_on_a_stop_if_that_is_declared(
