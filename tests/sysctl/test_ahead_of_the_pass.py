@@ -105,13 +105,14 @@ def test_in_a_crowd_it_is_told_of_later(netns: str) -> None:
     tell(netns, story)
 
 
-def test_a_key_that_others_change_along_with_is_left_to_the_pass(netns: str) -> None:
+@pytest.mark.parametrize("key", ["net.ipv4.conf.all.forwarding", "net.ipv4.conf.default.rp_filter"])
+def test_a_key_that_others_change_along_with_is_left_to_the_pass(netns: str, key: str) -> None:
     async def story(told: Told) -> None:
-        await told.drift("net.ipv4.conf.all.forwarding")
+        await told.drift(key)
         assert told.admitted == []
-        assert told.has("net.ipv4.conf.all.forwarding") == "1"
+        assert told.has(key) == "1"
 
-    tell(netns, story, {"net.ipv4.conf.all.forwarding": 1})
+    tell(netns, story, {key: 1})
 
 
 def test_what_the_ledger_must_be_told_of_is_left_to_the_pass(netns: str) -> None:
