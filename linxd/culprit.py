@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 from linxd.patch import Culprit
-from linxd.records import dataclass
+from linxd.records import dataclass, ready
 
 PID_MAX = 1 << 22
 """PID_MAX_LIMIT (include/linux/threads.h): port ids above are no pids. Second sockets get them."""
@@ -96,6 +96,7 @@ class Identifier:
         self._ours = ours
         self._cgroup = cgroup
         self._settled: dict[int, Glimpse] = {}
+        ready(Process, Glimpse)
         self._netns = netns_of(f"{proc}/thread-self")
         self._init_pidns = _pid_namespace(f"{proc}/self") == _PROC_PID_INIT_INO
 

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from dataclasses import dataclass, field, replace
     from typing import NamedTuple
 
-    __all__ = ["NamedTuple", "dataclass", "field", "replace"]
+    __all__ = ["NamedTuple", "dataclass", "field", "ready", "replace"]
+
+    def ready(*classes: type) -> None:
+        """Have `__init__` of these classes written now, so that the first who makes one need not wait for
+        it."""
 else:
     _MISSING: Any = object()
 
@@ -165,10 +169,7 @@ else:
         """Has `__init__` written before `inspect` looks at what it takes."""
 
         def __get__(self, obj: Any, cls: type) -> Any:
-            owner = next(base for base in cls.__mro__ if "__init__" in base.__dict__)
-            method = owner.__dict__["__init__"]
-            if getattr(method, "__code__", None) is _UNWRITTEN:
-                owner.__init__ = _init(owner, "__init__")
+            ready(cls)
             raise AttributeError("__signature__")
 
     _SIGNATURE = _Signature()
@@ -189,6 +190,12 @@ else:
         return method
 
     _UNWRITTEN = _later(object, "").__code__
+
+    def ready(*classes: type) -> None:
+        for cls in classes:
+            owner = next(base for base in cls.__mro__ if "__init__" in base.__dict__)
+            if getattr(owner.__dict__["__init__"], "__code__", None) is _UNWRITTEN:
+                owner.__init__ = _init(owner, "__init__")
 
     def _written(cls: type, name: str, parameters: str, body: list[str], given: Mapping[str, Any]) -> Any:
         made: dict[str, Any] = {}

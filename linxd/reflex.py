@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from linxd.patch import Condition, Entry, Key, Op
-from linxd.records import dataclass, replace
+from linxd.patch import Change, Condition, Entry, Key, Op
+from linxd.records import dataclass, ready, replace
 from linxd.source import Hint, is_news
 
 R = TypeVar("R")
@@ -55,6 +55,7 @@ class Reflex(Generic[R]):
     def __init__(self, settled: Callable[[Op, R], bool]) -> None:
         self._settled = settled
         self._answered: Answered[R] | None = None
+        ready(Hint, Change, Op, Answered)
 
     def act(
         self,

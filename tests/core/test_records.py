@@ -223,3 +223,35 @@ def test_a_daemon_is_imported_with_few_methods_written() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) <= 60
+
+
+def test_what_has_to_be_quick_is_written_before_it_is_made() -> None:
+    Point, *_ = _kinds(records)
+    unwritten = Point.__init__
+    records.ready(Point)
+    written = Point.__init__
+    assert written is not unwritten
+    records.ready(Point)
+    assert Point(1) == Point(1)
+    assert Point.__init__ is written
+
+
+def test_the_first_heal_of_a_process_has_no_methods_to_write() -> None:
+    program = """
+from linxd import records
+from linxd.culprit import Glimpse, Identifier, Process
+from linxd.reflex import Answered, Reflex
+from linxd.patch import Change, Op, Verb
+from linxd.source import Hint
+Reflex(lambda op, result: True)
+Identifier()
+records._written = None
+hint = records.replace(Hint(("a", "b")), may_wait=True)
+class Named:
+    key = ("a", "b")
+op = Op(Verb.UPDATE, Named(), Named(), (Change("x", "1", "2"),))
+Answered(hint, op, None, None, 1.0)
+Glimpse(1, process=Process(1, (1,), "a", 1.0, False, True, 1, ()), read_at=1.0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

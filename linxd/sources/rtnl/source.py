@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from linxd.netlink.socket import Events, Requests
 from linxd.patch import Entry, Key, Op, Patch, Report, State, Verb, left
+from linxd.records import ready
 from linxd.reflex import Answered, Reflex, alone
 from linxd.slices import let_go, slices
 from linxd.source import (
@@ -34,7 +35,7 @@ from linxd.sources.rtnl.apply import Applier, Outcome
 from linxd.sources.rtnl.diff import Plan, settle
 from linxd.sources.rtnl.events import EventReader, Identify
 from linxd.sources.rtnl.hostside import HostSide, refers
-from linxd.sources.rtnl.kind import GONE
+from linxd.sources.rtnl.kind import GONE, Waits
 from linxd.sources.rtnl.look import EVERYTHING, NOTHING, Index, Look, Waiting, look_at, look_into, together
 from linxd.sources.rtnl.model import Desired
 from linxd.sources.rtnl.observed import Observed, have
@@ -86,6 +87,7 @@ class RtnlSource(Source[Desired, Observed]):
         self._identify = identify
         self._reader = Reader(requests)
         self._reflex: Reflex[Answers] = Reflex(self._settled)
+        ready(Waits)
         self._applier = Applier(requests, self._reader, KINDS, self._identify_now, self._overlook)
         self._planner = Planner(hold)
         self.links = LinkTable()
