@@ -37,6 +37,8 @@ class Asked:
             signal.signal(number, self._note)
             # What is under way is not ended by one with EINTR.
             signal.siginterrupt(number, False)
+        # One that came before this has waited.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         """Called between any two lines of the program, and always before what it wrote is read."""

@@ -114,6 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.reload:
             return _reload(options)
         reading = Reading(options.scope, options.file, debug=options.debug)
+        import signal
+
+        # It waits until somebody hears it (linxd.cli.asked): by itself it would end us.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         import linxd.lean  # noqa: F401 - ahead of what imports asyncio
         from linxd.cli.serving import serve
 

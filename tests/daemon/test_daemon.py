@@ -102,6 +102,25 @@ def test_a_reload_takes_what_is_good_and_leaves_what_is_bad(
         assert daemon.stop() == 0
 
 
+def test_a_reload_that_is_asked_for_while_it_begins_is_done_then(
+    netns: str, state: Path, declare: Callable[[str], Path]
+) -> None:
+    """A signal that nobody hears yet would end it."""
+    routes = (f'[[route]]\nto = "10.{at >> 8}.{at & 255}.0/24"\ndev = "lo"\n' for at in range(2000))
+    with Daemon(netns, declare("[link.lo]\nup = true\n" + "".join(routes)), state) as daemon:
+        status = Path(f"/proc/{daemon.process.pid}/status")
+        end = time.monotonic() + PATIENCE
+        # SIGHUP is the first bit, and Python sees to SIGINT, the second.
+        waits = re.compile(r"SigBlk:\t\w+[13579bdf]\n.*\nSigCgt:\t\w+[2367abef]\n|SigCgt:\t\w+[37bf]\n")
+        while not waits.search(status.read_text()):
+            assert time.monotonic() < end
+            assert daemon.process.poll() is None
+            time.sleep(0.001)
+        daemon.signal(signal.SIGHUP)
+        daemon.line("reloaded: ")
+        assert daemon.stop() == 0
+
+
 def test_a_stop_does_not_wait_for_files_that_are_read(
     netns: str, state: Path, declare: Callable[[str], Path]
 ) -> None:
