@@ -152,13 +152,15 @@ class Reading:
         import asyncio
         import contextlib
 
+        from linxd.collector import trim
         from linxd.config.kept import squeeze
 
         if self._process is not None:
             await self._process.wait()
             await asyncio.sleep(LATER)
             with contextlib.suppress(OSError):
-                await asyncio.to_thread(squeeze, self.kept)
+                await squeeze(self.kept)
+            trim()
 
 
 class Again:

@@ -169,11 +169,11 @@ def test_what_is_left_is_that_of_the_sources_and_can_be_squeezed_once(tmp_path: 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(apart, "_ROOT", "/nowhere/at-all")
             assert read("c1", str(file), kept=kept) == load("c1", file=file)
-            squeeze(kept)
+            asyncio.run(squeeze(kept))
             small = os.fstat(kept).st_size
             assert small < large / 1.7
             assert read("c1", str(file), kept=kept) == load("c1", file=file)
-        squeeze(kept)
+        asyncio.run(squeeze(kept))
         assert os.fstat(kept).st_size == small
         assert not os.get_inheritable(kept)
     finally:
