@@ -9,10 +9,10 @@ there may be is left to the pass. It knows no subsystem.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from linxd.patch import Change, Condition, Entry, Key, Op
+from linxd.patch import Change, Condition, Entry, Key, Op, Report
 from linxd.records import dataclass, ready, replace
 from linxd.source import Hint, is_news
 
@@ -78,11 +78,12 @@ class Reflex(Generic[R]):
                 self._answered = Answered(hint, op, declared, result, at)
         return hint
 
-    @property
-    def answered(self) -> Answered[R] | None:
-        """What is done, and not accounted for yet."""
-        return self._answered
-
-    def accounted(self) -> None:
-        """A pass has come to its end, with what was done in its report."""
-        self._answered = None
+    async def accounted(self, run: Callable[[Answered[R] | None], Awaitable[Report]]) -> Report:
+        """Run a pass that accounts for what is done. Another one that runs within it has nothing to account
+        for; if it does not come to its end, the next one has."""
+        answered, self._answered = self._answered, None
+        try:
+            return await run(answered)
+        except BaseException:
+            self._answered = answered or self._answered
+            raise

@@ -19,6 +19,7 @@ from linxd.loop import Loop
 from linxd.netlink.errors import NetlinkError, lost
 from linxd.netlink.socket import Request
 from linxd.patch import Culprit, Key, Report
+from linxd.source import Pass
 from tests.bed.between import Between
 
 from .conftest import Bed
@@ -273,6 +274,67 @@ async def test_who_asks_for_a_look_at_everything_hides_no_heal(bed: Bed) -> None
         reports = await told.drift(ELEMENT)
         assert applied(reports) == [BACK]
         assert [(await one).converged for one in asked] == [True]
+
+
+async def test_a_pass_within_the_pass_that_tells_of_it_does_not_tell_again(bed: Bed) -> None:
+    async with kept(bed) as told:
+        look = bed.source.look
+
+        async def disturbed(work: Pass[Any], *, full: bool) -> Any:
+            bed.source.look = look  # type: ignore[method-assign]
+            bed.nft("delete", "element", "inet", "ours", "allow", "{ 192.0.2.1 }")
+            await asyncio.sleep(0.1)
+            await work.checkpoint()
+            return await look(work, full=full)
+
+        def ask() -> None:
+            told.then = lambda: None
+            bed.source.look = disturbed  # type: ignore[method-assign]
+            asked.append(asyncio.ensure_future(told.loop.request()))
+
+        asked: list[asyncio.Task[Report]] = []
+        # The request comes before the pass of the event.
+        bed.patience = 30.0
+        told.then = ask
+        reports = await told.drift(ELEMENT)
+        await asked[0]
+        assert len(told.begun) >= 2
+        assert applied(reports).count(BACK) == 1
+        assert len(applied(reports)) == 2
+        assert told.loop.status.drifts == 2
+
+
+async def test_it_is_not_put_down_to_who_wrote_to_the_table_later(bed: Bed) -> None:
+    bed.patience = 30.0
+    async with kept(bed) as told:
+        await told.begin()
+        before = len(told.reports)
+        bed.nft(*ELEMENT.split())
+        await told.rest()
+        bed.nft("delete", "element", "inet", "ours", "allow", "{ 192.0.2.1 }")
+        await told.until(lambda: bed.list() == told.good and len(told.reports) > before)
+        culprits = {key: one.pid for r in told.reports[before:] for key, one in r.culprits.items()}
+        assert len(set(culprits.values())) == len(culprits) == 2
+
+
+async def test_what_goes_again_and_is_left_then_is_still_spoken_of(bed: Bed) -> None:
+    """It was healed once in the pass, and is not as declared at its end."""
+    async with kept(bed) as told:
+
+        def again() -> None:
+            told.then = lambda: None
+            told.loop.leave(TABLE, BOOT.now() + 3600)
+            bed.nft(*ELEMENT.split())
+
+        bed.patience = 30.0
+        told.then = again
+        await told.drift(ELEMENT)
+        assert told.missing
+        assert list(told.loop.conditions) == [BACK]
+        await told.drift("add element inet ours allow { 192.0.2.9 }")
+        assert set(told.loop.conditions) == {BACK, ("element", "inet", "ours", "allow", "192.0.2.9")}
+        told.loop.take_up(TABLE)
+        await told.until(lambda: bed.list() == told.good)
 
 
 async def test_a_loop_that_stops_tells_of_it(bed: Bed) -> None:

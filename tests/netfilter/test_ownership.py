@@ -92,6 +92,38 @@ async def test_a_different_table_that_stood_there_first_is_a_conflict(bed: Bed) 
     assert len(bed.writes) == written
 
 
+@pytest.mark.parametrize(
+    ("there", "back"),
+    [
+        ("add element inet ours s { 192.0.2.2 }", "delete element inet ours s { 192.0.2.2 }"),
+        ("add chain inet ours more", "delete chain inet ours more"),
+        ("add rule inet ours other tcp dport 5", "delete rule inet ours other handle {}"),
+    ],
+)
+async def test_a_conflict_is_not_over_because_something_else_changes(
+    bed: Bed, there: str, back: str
+) -> None:
+    """What an event names is as declared again; the rest is another's as before."""
+    theirs = OTHER.replace("ours {", "ours {\n\tset s { type ipv4_addr; }\n\tchain other { }\n", 1)
+    bed.nft(text=theirs)
+    watch = bed.watch()
+    report = await bed.apply(theirs.replace("23", "22"))
+    assert [condition.state for condition in report.conditions] == [State.CONFLICT]
+    bed.nft(there)
+    await watch.heal()
+    if "{}" in back:
+        listed = bed.nft("-a", "list", "chain", "inet", "ours", "other")
+        back = back.format(next(line.split()[-1] for line in listed.splitlines() if "dport 5" in line))
+    bed.nft(back)
+    report = await watch.heal()
+    assert [condition.state for condition in report.conditions] == [State.CONFLICT]
+    assert claim(bed) is None
+    written = len(bed.writes)
+    assert (await bed.run()).conditions == report.conditions
+    assert len(bed.writes) == written
+    assert "tcp dport 23" in bed.list()
+
+
 async def test_a_conflict_ends_when_the_other_table_goes(bed: Bed) -> None:
     bed.nft(text=OTHER)
     bed.declare(OURS)

@@ -97,9 +97,10 @@ class _Plan:
         entry = self._entry(key)
         have = observed.tables.get(want.id)
         touched = ALL if observed.touched is None else observed.touched[want.id]
-        if entry is not None and entry.settled and touched.chains:
-            # What the kernel has in a form of its own is still to be spoken of.
-            touched = replace(touched, chains=dict.fromkeys(touched.chains, (0, 0)))
+        if entry is None or entry.settled:
+            # Another's table was not as declared before either, and what the kernel has in a form of its own
+            # is still to be spoken of.
+            touched = ALL
         digest = observed.wanted.digest
         ops: list[Op] = []
         if have is not None:

@@ -17,7 +17,7 @@ from typing import Protocol
 from linxd.netlink.errors import NetlinkError
 from linxd.netlink.socket import Requests
 from linxd.patch import Change, Condition, Entry, Key, Op, Patch, Report, State, Verb, left
-from linxd.reflex import Answered, Reflex
+from linxd.reflex import Answered
 from linxd.source import (
     LEDGER,
     LedgerError,
@@ -54,7 +54,6 @@ class Host(Protocol):
     loaded_once: bool
     named: set[Key]
     writers: dict[TableId, Writer]
-    reflex: Reflex[int]
 
     def identify(self) -> None:
         """Look up who wrote what is healed."""
@@ -77,9 +76,11 @@ class Host(Protocol):
 class Run:
     """One pass."""
 
-    def __init__(self, host: Host, work: Pass[Desired]) -> None:
+    def __init__(self, host: Host, work: Pass[Desired], answered: Answered[int] | None = None) -> None:
+        """``answered``: what was done ahead of it."""
         self._host = host
         self._work = work
+        self._answered = answered
         self._conditions: dict[Key, Condition] = {}
         self._drifted: list[Op] = []
         self._seen: set[tuple[Verb, Key]] = set()
@@ -102,8 +103,8 @@ class Run:
         work, host = self._work, self._host
         full = work.full
         rounds = races = 0
-        if host.reflex.answered is not None:
-            self._ahead(host.reflex.answered)
+        if self._answered is not None:
+            self._ahead(self._answered)
         while True:
             observed = await host.look(work, full=full)
             if self._doubt and work.write:
@@ -135,7 +136,7 @@ class Run:
             rounds += 1
             if fate is Fate.DONE and len(admitted) < len(ops):
                 break
-        return self._report(observed, began, full=full)
+        return self._report(observed, began, full=full, left=bool(ops))
 
     def _ahead(self, answered: Answered[int]) -> None:
         """Account for what was done ahead of this pass, which is the kernel's last word on it if it has the
@@ -147,7 +148,9 @@ class Run:
         self._seen.add((op.verb, op.key))
         self._applied.append(op)
         self._looked.add(where)
-        self._blame(op, where)
+        # Somebody else may have written to the table since.
+        if answered.hint.writer is not None:
+            self._writers[op.key] = answered.hint.writer
         self._last = answered.result
         self._heal_usec = max(1, int((answered.at - answered.hint.at) * 1e6))
 
@@ -171,12 +174,9 @@ class Run:
                 self._seen.add((op.verb, op.key))
                 self._drifted.append(op)
             where = where_of_op(op)
-            self._blame(op, where)
-
-    def _blame(self, op: Op, where: TableId | None) -> None:
-        writer = self._host.writers.get(where) if where is not None else None
-        if writer is not None:
-            self._writers[op.key] = writer
+            writer = self._host.writers.get(where) if where is not None else None
+            if writer is not None:
+                self._writers[op.key] = writer
 
     def _left(self, observed: Observed, patch: Patch) -> list[Op]:
         """The ops to be carried out: without those that the kernel has just carried out and yet has in
@@ -364,17 +364,15 @@ class Run:
 
     # --- what it came to ----------------------------------------------------------------------------
 
-    def _report(self, observed: Observed, began: float, *, full: bool) -> Report:
+    def _report(self, observed: Observed, began: float, *, full: bool, left: bool) -> Report:
+        """``left``: whether the last look found something to do that was not done."""
         host, work = self._host, self._work
-        applied = {op.key for op in self._applied}
-        tables_made = {where_of_op(op) for op in self._applied if isinstance(op.subject, TableThing)}
-        left = [op for op in self._drifted if op.key not in applied and where_of_op(op) not in tables_made]
         if host.fault:
             key: Key = ("ruleset",)
             text = f"{'; '.join(str(host.fault).splitlines())}; what was in force before stays in force"
             self._conditions[key] = Condition(key, "ruleset", State.FAILED, text)
         bad = [c for c in self._conditions.values() if c.state in (State.FAILED, State.CONFLICT)]
-        host.compared(observed, work, left=bool(left), clean=not self._conditions)
+        host.compared(observed, work, left=left, clean=not self._conditions)
         if full and not bad and not left and not host.fault:
             host.loaded_once = True
         if not left:

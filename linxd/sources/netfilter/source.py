@@ -103,7 +103,7 @@ class NetfilterSource(Source[Desired, Observed]):
         self._passes = 0
         self._desired: Desired | None = None
         """What the last pass was for."""
-        self.reflex: Reflex[int] = Reflex(lambda op, generation: not self.mirror.unknown)
+        self._reflex: Reflex[int] = Reflex(lambda op, generation: not self.mirror.unknown)
         """What was done ahead of a pass, and which generation that made."""
 
     @property
@@ -224,7 +224,7 @@ class NetfilterSource(Source[Desired, Observed]):
                 op = alone(self.diff(self._observed(form, mirror.touched), self._desired, owned))
                 if op is not None and simple(op):
                     known = owned.get(self.unit(op.key))
-                    return self.reflex.act(hint, op, known, self._desired, self.admits, self._commit)
+                    return self._reflex.act(hint, op, known, self._desired, self.admits, self._commit)
         except Exception:
             # The pass will meet it again, and knows how to say it.
             log.debug("%s: ahead of a pass", self.name, exc_info=True)
@@ -264,9 +264,7 @@ class NetfilterSource(Source[Desired, Observed]):
         self._passes += 1
         self._desired = work.desired
         try:
-            report = await Run(self, work).run()
-            self.reflex.accounted()
-            return report
+            return await self._reflex.accounted(lambda answered: Run(self, work, answered).run())
         finally:
             self._passes -= 1
 

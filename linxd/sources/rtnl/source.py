@@ -122,11 +122,13 @@ class RtnlSource(Source[Desired, Observed]):
 
     async def reconcile(self, work: Pass[Desired]) -> Report:
         """One pass. See `linxd.source.Source.reconcile`."""
+        return await self._reflex.accounted(lambda answered: self._reconcile(work, answered))
+
+    async def _reconcile(self, work: Pass[Desired], answered: Answered[Answers] | None) -> Report:
         started = time.monotonic()
         await self._declare(work)
         keyed = bool(work.hints) and all(hint.key is not None for hint in work.hints) and self._looked_once
         run = Run(work, keyed=keyed)
-        answered = self._reflex.answered
         later = self._account(run, answered) if answered is not None else NOTHING
         if keyed:
             hints = [hint for hint in work.hints if answered is None or hint is not answered.hint]
@@ -139,7 +141,6 @@ class RtnlSource(Source[Desired, Observed]):
         total += len(desired.rules) + len(desired.neighbours)
         report = run.report(complete=not keyed, usec=int((time.monotonic() - started) * 1e6), total=total)
         await self._stand(report)
-        self._reflex.accounted()
         let_go(run.drifted, run.conditions, run.looked)
         return report
 

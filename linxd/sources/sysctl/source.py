@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from linxd.netlink.events import Events
 from linxd.patch import Condition, Entry, Key, Op, Patch, Report
-from linxd.reflex import Reflex
+from linxd.reflex import Answered, Reflex
 from linxd.source import Hint, Owned, Pass, Source, Subscription, settle_unsure
 from linxd.sources.sysctl.apply import Applier, Outcome
 from linxd.sources.sysctl.cascades import changes_others, concerned, giver
@@ -140,12 +140,14 @@ class SysctlSource(Source[Desired, Observed]):
 
     async def reconcile(self, work: Pass[Desired]) -> Report:
         """One pass. See `linxd.source.Source.reconcile`."""
+        return await self._reflex.accounted(lambda ahead: self._reconcile(work, ahead))
+
+    async def _reconcile(self, work: Pass[Desired], ahead: Answered[Outcome] | None) -> Report:
         began = time.monotonic()
         self._owned = work.owned
         keys = {hint.key for hint in work.hints if hint.key is not None}
         whole = work.full or self._stale or bool(self._reader.renewed) or work.desired is not self._desired
         rounds = Rounds(work, self._applier, self._disputes)
-        ahead = self._reflex.answered
         if ahead is not None and (ahead.result.condition is None or ahead.declared is work.desired):
             rounds.ahead(ahead.op, ahead.result, ahead.at)
             keys.add(ahead.op.key)
@@ -154,7 +156,6 @@ class SysctlSource(Source[Desired, Observed]):
         conditions = await self._everything(work, rounds) if some is None else some
         if self._watch is not None:
             self._watch.arm()
-        self._reflex.accounted()
         return rounds.report(
             conditions, total=len(self._wanted.of), looked=None if whole else keys, usec=_usec(began)
         )
