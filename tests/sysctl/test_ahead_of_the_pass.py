@@ -259,6 +259,29 @@ def test_what_the_kernel_refuses_is_tried_once_and_said(netns: str) -> None:
     tell(netns, story)
 
 
+def test_a_link_that_took_the_name_right_after_the_write_is_not_written_to_for_it(netns: str) -> None:
+    """What is read back then is its value, and no other form of what was written."""
+
+    async def story(told: Told) -> None:
+        write = told.world.procfs.write
+
+        def replaced(path: Path, text: str, *, held: int | None = None) -> None:
+            told.world.procfs.write = write  # type: ignore[method-assign]
+            write(path, text, held=held)
+            batch(netns, "link del e0", *E0[1:])
+            flip(netns, FILTER, "2")
+
+        told.world.procfs.write = replaced  # type: ignore[method-assign]
+        await told.drift(FILTER)
+        await told.world.until(lambda: told.has(FILTER) == "1")
+        await told.rest()
+        entry = told.world.owned.get(KEY)
+        assert entry is not None
+        assert entry.original == {"value": "2"}
+
+    tell(netns, story)
+
+
 def test_a_link_that_took_the_name_of_another_is_not_written_to_for_it(netns: str) -> None:
     """Between the look and the write: the held descriptor is the other one's."""
 

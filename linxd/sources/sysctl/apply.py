@@ -81,7 +81,7 @@ class Applier:
         """The kernel keeps another form, or none: asked twice and answered alike, so that nobody's write in
         between is taken for it."""
         first = self.value(want.path)
-        if first is None or same(first, want.value):
+        if first is None or same(first, want.value) or interface_of(want.path) in self._reader.renewed:
             return None
         try:
             self._reader.write(path, goal)
