@@ -108,15 +108,22 @@ def test_a_reload_that_is_asked_for_while_it_begins_is_done_then(
     """A signal that nobody hears yet would end it."""
     routes = (f'[[route]]\nto = "10.{at >> 8}.{at & 255}.0/24"\ndev = "lo"\n' for at in range(2000))
     with Daemon(netns, declare("[link.lo]\nup = true\n" + "".join(routes)), state) as daemon:
-        status = Path(f"/proc/{daemon.process.pid}/status")
+        status, task = (Path(f"/proc/{daemon.process.pid}/{name}") for name in ("status", "task"))
         end = time.monotonic() + PATIENCE
-        # SIGHUP is the first bit; while a process is begun all are blocked for a moment.
-        waits = re.compile(r"SigBlk:\t0+1\n|SigCgt:\t\w+[37bf]\n")
-        while not waits.search(status.read_text()):
+        while not (reads := children(task / str(daemon.process.pid))):
             assert time.monotonic() < end
-            assert daemon.process.poll() is None
-            time.sleep(0.001)
-        daemon.signal(signal.SIGHUP)
+        while b"-I" not in Path(f"/proc/{reads[0]}/cmdline").read_bytes():
+            assert time.monotonic() < end
+        # What reads the files is held up until the signal has been sent.
+        os.kill(reads[0], signal.SIGSTOP)
+        try:
+            # SIGHUP is the first bit; while a process is begun all are blocked for a moment.
+            while not re.search(r"SigBlk:\t0+1\n", status.read_text()):
+                assert time.monotonic() < end
+                time.sleep(0.001)
+            daemon.signal(signal.SIGHUP)
+        finally:
+            os.kill(reads[0], signal.SIGCONT)
         daemon.line("reloaded: ")
         assert daemon.stop() == 0
 
@@ -135,6 +142,8 @@ def test_a_stop_does_not_wait_for_files_that_are_read(
             assert time.monotonic() < end
             time.sleep(0.005)
         (pid,) = reads
+        while b"-I" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            assert time.monotonic() < end
         os.kill(pid, signal.SIGSTOP)
         try:
             assert daemon.stop() == 0
