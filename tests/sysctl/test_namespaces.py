@@ -5,7 +5,7 @@ the machine's own keys."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from linxd.patch import State
 from linxd.source import Pass
@@ -37,6 +37,35 @@ def test_an_interface_takes_its_first_value_with_it_under_a_new_name(netns: str)
             world.close()
 
     asyncio.run(story())
+
+
+def test_an_interface_that_is_renamed_while_it_is_looked_at_keeps_its_first_value(netns: str) -> None:
+    """It is listed under one name, and has another by the time its index is asked for."""
+    key = "net.ipv4.conf.e0.rp_filter"
+    batch(netns, "link add e0 type veth peer name far0")
+    world = World(netns)
+
+    async def story() -> None:
+        flip(netns, key, "2")
+        await world.settle({"net.ipv4.conf.*.rp_filter": 1})
+        batch(netns, "link set e0 name x0")
+        indices = world.procfs.indices
+
+        def renamed(names: Iterable[str]) -> dict[str, int]:
+            world.procfs.indices = indices  # type: ignore[method-assign]
+            batch(netns, "link set x0 name e0")
+            return indices(names)
+
+        world.procfs.indices = renamed  # type: ignore[method-assign]
+        await world.settle()
+        assert value(netns, key) == "1"
+        await world.settle({})
+        assert value(netns, key) == "2"
+
+    try:
+        asyncio.run(story())
+    finally:
+        world.close()
 
 
 def test_a_stranger_under_the_old_name_is_not_given_what_another_link_had(netns: str) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 from linxd.sources.sysctl.model import Path
 
 _CLONE_NEWNET = 0x40000000
+_SIOCGIFNAME = 0x8910
 _SIOCGIFINDEX = 0x8933
 _IFREQ = struct.Struct("16si20x")
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
@@ -147,6 +148,15 @@ class Procfs:
                 with contextlib.suppress(OSError):
                     found[name] = _IFREQ.unpack(fcntl.ioctl(sock, _SIOCGIFINDEX, request))[1]
         return found
+
+    def exists(self, indices: Iterable[int]) -> bool:
+        """Whether any of these interfaces is there, under whatever name."""
+        with self.inside(), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            for index in indices:
+                with contextlib.suppress(OSError):
+                    fcntl.ioctl(sock, _SIOCGIFNAME, _IFREQ.pack(b"", index))
+                    return True
+        return False
 
 
 def read_at(fd: int, size: int = _FIRST_READ) -> bytes:

@@ -322,7 +322,7 @@ class SysctlSource(Source[Desired, Observed]):
     def _managed(self, path: Path) -> bool:
         return path in self._paths
 
-    def _survey(self, desired: Desired, entries: Mapping[Key, Entry]) -> None:
+    def _survey(self, desired: Desired, entries: Mapping[Key, Entry], tries: int = LOOKS) -> None:
         """See which interfaces there are, and with that which keys matter."""
         new = desired is not self._desired
         if new:
@@ -344,6 +344,10 @@ class SysctlSource(Source[Desired, Observed]):
             self._reader.renewed.clear()
             self._indices = self._procfs.indices(self._named(listing))
             self._names = {ifindex: name for name, ifindex in self._indices.items()}
+            if tries > 1 and self._torn(entries):
+                self._listing = {}
+                self._survey(desired, entries, tries - 1)
+                return
         followed = follow(entries, self._indices, listing)
         paths_now = dict.fromkeys(self._wanted.of)
         paths_now.update(dict.fromkeys(map(path_of, followed.entries)))
@@ -355,6 +359,12 @@ class SysctlSource(Source[Desired, Observed]):
             self._paths = paths_now
             self._silent = [p for p in paths_now if self._open_events is None or watch_of(p) == "poll"]
             self._reader.keep(paths_now)
+
+    def _torn(self, entries: Mapping[Key, Entry]) -> bool:
+        """Whether an interface of ours has just gone by all names that were seen, and is there: it was being
+        renamed, and what is known of it is not to be forgotten."""
+        lost = {int(entry.facts.get(IFINDEX, 0)) for entry in entries.values()} - self._names.keys() - {0}
+        return bool(lost) and self._procfs.exists(lost)
 
     def _named(self, listing: Listing) -> set[str]:
         """Interfaces whose index must be known: those of our keys, and those that may be ours under a new
