@@ -102,7 +102,8 @@ def declared(config: ScopeConfig, source: str) -> Any:
 
 
 class Scope:
-    """Runs the loops of one scope. ``changed`` is called whenever something of it may look different now."""
+    """Runs the loops of one scope. ``changed`` is called whenever something of it may look different now,
+    ``asked`` besides when that is because somebody asked for it, who may look next."""
 
     def __init__(
         self,
@@ -111,6 +112,7 @@ class Scope:
         reporter: Reporter,
         *,
         changed: Callable[[], None] = lambda: None,
+        asked: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         self.ready = asyncio.Event()
@@ -123,7 +125,7 @@ class Scope:
         """Called after each pass, too, and whenever ``changed`` is."""
         self._access = access
         self._reporter = reporter
-        self._notify = changed
+        self._notify, self._asked = changed, asked
         self._parts: dict[str, Part] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._over = asyncio.Event()
@@ -355,6 +357,7 @@ class Scope:
         for part in self._parts.values():
             part.pause(self._paused_until)
         self._changed()
+        self._asked()
 
     async def pause_object(self, text: str, seconds: float) -> str:
         """Leave one object alone for so long. Returns what it is called, once nothing more is written of
@@ -368,6 +371,7 @@ class Scope:
         # What a pass that runs now has begun with it is done with when the next one begins.
         await self._settled([part])
         self._changed()
+        self._asked()
         return name
 
     async def resume_object(self, text: str) -> str:
@@ -376,6 +380,7 @@ class Scope:
         part.take_up(key)
         self._reporter.say(news(self.config.name, f"{part.name}: {thing(name)} is paused no longer"))
         self._changed()
+        self._asked()
         return name
 
     async def _find(self, text: str, *, left: bool = False) -> tuple[Part, Key, str]:
@@ -400,6 +405,7 @@ class Scope:
         for part in self._parts.values():
             part.resume()
         self._changed()
+        self._asked()
 
     async def _settled(self, parts: Iterable[Part]) -> None:
         async def reach(part: Part) -> None:

@@ -77,7 +77,7 @@ class Served:
         self.reporter = Reporter(sink, kernel.identifier, done=self._patched)
         self.beside = Beside(self.reporter.say, Networkd())
         access = Access(kernel.open, kernel.ledger, statedir.ledgers(base, config.name))
-        self.scope = Scope(config, access, self.reporter, changed=self._changed)
+        self.scope = Scope(config, access, self.reporter, changed=self._changed, asked=self.leave_word)
 
     async def run(self) -> None:
         """Run until the scope ends."""

@@ -210,8 +210,6 @@ async def _pause(served: Served, rest: str) -> Answer:
         return Answer(True)
     except LookupError as error:
         return Answer(False, (str(error.args[0]),))
-    finally:
-        served.leave_word()
 
 
 async def _resume(served: Served, wanted: str = "") -> Answer:
@@ -222,8 +220,6 @@ async def _resume(served: Served, wanted: str = "") -> Answer:
         return Answer(True)
     except LookupError as error:
         return Answer(False, (str(error.args[0]),))
-    finally:
-        served.leave_word()
 
 
 async def _release(served: Served) -> Answer:
