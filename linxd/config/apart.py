@@ -30,16 +30,19 @@ _UNUSABLE = 76
 """Exit code of a process that can't begin with what was kept: it is not whole yet, or another Python's."""
 
 _FIRST = """\
-import sys
+import gc, sys
+gc.disable()
 sys.path.append(sys.argv.pop(1))
 from linxd.config.apart import main
 sys.exit(main(sys.argv[1:]))
 """
 """A program for ``python3 -I -S -c``: Python's own modules, and behind them those beside this linxd, be that
-in a directory or in an archive."""
+in a directory or in an archive. It ends before it pays to look for cycles: of what very many routes take to
+be read that would be a quarter."""
 
 _BEGIN = f"""\
-import marshal, os, sys, zlib
+import gc, marshal, os, sys, zlib
+gc.disable()
 made, _, data = os.pread({_NUMBER}, 1 << 26, 0).partition(b"\\0")
 try:
     assert made.decode() == sys.version
